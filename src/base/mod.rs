@@ -1,0 +1,7 @@
+//! What everything else stands on: errors, the clock, facts
+//! about the machine, and logging. Nothing here knows about audio or storage.
+
+pub mod clock;
+pub mod error;
+pub mod system;
+pub mod telemetry;

@@ -1,0 +1,37 @@
+//! Facts about the machine that defaults depend on.
+
+/// Physical memory in bytes, from `sysinfo(2)`, which a sandbox that hides
+/// `/proc/meminfo` still answers.
+pub fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+}
+
+/// Processors this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads for one inference: all processors but one, and at least one. ggml's
+/// workers spin at a barrier, so an oversubscribed machine crawls.
+pub fn inference_threads() -> usize {
+    cores().saturating_sub(1).max(1)
+}
+
+/// The resident set of this process in bytes; none where `/proc` is hidden.
+pub fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_machine_has_memory_and_cores() {
+        assert!(super::total_memory() > 64 << 20);
+        assert!(super::inference_threads() >= 1);
+        assert!(super::inference_threads() <= super::cores());
+    }
+}

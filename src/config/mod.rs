@@ -1,0 +1,243 @@
+//! The configuration: every key, its default, and what it means.
+//!
+//! [`load`] builds one from the defaults, a file, the environment and the
+//! command line. No key is optional: an empty string or a zero means "choose
+//! for me" where the text says so.
+
+mod interval;
+pub mod load;
+mod secret;
+mod validate;
+
+pub use interval::Interval;
+pub use secret::Secret;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where state lives.
+    pub state: State,
+    /// The HTTP and WebSocket server.
+    pub server: Server,
+    /// Logging.
+    pub log: Log,
+    /// Logins and tokens.
+    pub auth: Auth,
+    /// How audio is written down.
+    pub recording: Recording,
+    /// Where conversations begin and end.
+    pub conversation: Conversation,
+    /// How conversations are cut for transcription.
+    pub transcribe: Transcribe,
+    /// Speech to text.
+    pub stt: Stt,
+    /// The language model.
+    pub llm: Llm,
+    /// Embeddings.
+    pub embed: Embed,
+    /// What is remembered.
+    pub memory: Memory,
+    /// The processes that run models.
+    pub engines: Engines,
+    /// Model files.
+    pub models: Models,
+    /// The job queue.
+    pub jobs: Jobs,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $ty:ty = $default:expr,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$fdoc])* pub $field: $ty,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+    };
+}
+
+section!(
+    /// Where state lives.
+    State {
+        /// Directory of the database and the audio. Empty: `$STATE_DIRECTORY`
+        /// under systemd, else the user's data directory.
+        dir: String = String::new(),
+    }
+);
+
+section!(
+    /// The HTTP and WebSocket server.
+    Server {
+        /// Address and port; port 0 takes a free one.
+        listen: String = "0.0.0.0:8000".into(),
+        /// Connections at once; more wait to be accepted.
+        max_connections: usize = 1024,
+        /// Time a client has to send a request's header.
+        header_timeout: Interval = Interval::from_secs(30),
+        /// Time open requests and streams have to end at shutdown.
+        drain_timeout: Interval = Interval::from_secs(10),
+        /// Streams one user may have open at once.
+        max_streams_per_user: usize = 64,
+        /// A stream that sends nothing, not even a ping answer, is ended after this.
+        stream_timeout: Interval = Interval::from_secs(30),
+    }
+);
+
+section!(
+    /// Logging.
+    Log {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter by module.
+        level: String = "info".into(),
+        /// One JSON object a line instead of text.
+        json: bool = false,
+    }
+);
+
+section!(
+    /// Logins and tokens.
+    Auth {
+        /// Key that signs tokens. Empty: one is made and kept in the state.
+        secret_key: Secret = Secret::default(),
+        /// Address of the first administrator, made when there is none.
+        admin_email: String = "admin@example.com".into(),
+        /// Password of the first administrator. Empty: a random one, printed once.
+        admin_password: Secret = Secret::default(),
+        /// How long a login lasts.
+        token_lifetime: Interval = Interval::from_secs(3600),
+        /// Work factor of bcrypt (4 to 31); each step doubles the time of a login.
+        bcrypt_cost: u32 = 12,
+        /// Failed logins from one address, or for one account, before a pause.
+        login_attempts: u32 = 10,
+        /// Over which time failed logins count.
+        login_window: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// How audio is written down.
+    Recording {
+        /// Longest time between syncs to disk: what a power cut can cost. 0 syncs
+        /// every frame.
+        sync_interval: Interval = Interval::from_secs(1),
+    }
+);
+
+section!(
+    /// Where conversations begin and end.
+    Conversation {
+        /// A conversation ends when nobody has spoken for this long.
+        silence_timeout: Interval = Interval::from_secs(90),
+        /// The longest conversation; it goes on in a new one.
+        max_length: Interval = Interval::from_secs(3600),
+        /// Audio kept from before the first speech on a stream without boundaries.
+        pre_roll: Interval = Interval::from_secs(2),
+    }
+);
+
+section!(
+    /// How conversations are cut for transcription.
+    Transcribe {
+        /// How readily sound counts as speech: 0 (readily) to 3 (strictly), the
+        /// modes of WebRTC's voice activity detector.
+        vad_mode: u8 = 2,
+        /// Speech gathered before a pause ends a window.
+        window_min: Interval = Interval::from_secs(15),
+        /// Speech after which a window ends with no pause at all; at most 29 s.
+        window_max: Interval = Interval::from_secs(28),
+        /// A pause this long ends a window with any speech in it, so that text
+        /// appears while people are quiet.
+        flush_after: Interval = Interval::from_secs(6),
+    }
+);
+
+section!(
+    /// Speech to text.
+    Stt {
+        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        model: String = "auto".into(),
+        /// Language spoken, as an ISO 639-1 code, or `auto` to detect it.
+        language: String = "auto".into(),
+        /// Time the engine has for one window before it is ended.
+        deadline: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// The language model.
+    Llm {
+        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        model: String = "auto".into(),
+        /// Tokens of context; more takes more memory.
+        context: u32 = 2048,
+        /// Time the engine has for one answer before it is ended.
+        deadline: Interval = Interval::from_secs(1200),
+    }
+);
+
+section!(
+    /// Embeddings.
+    Embed {
+        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        model: String = "auto".into(),
+        /// Time the engine has for one batch before it is ended.
+        deadline: Interval = Interval::from_secs(60),
+    }
+);
+
+section!(
+    /// What is remembered.
+    Memory {
+        /// Extract memories at all.
+        enabled: bool = true,
+        /// Transcripts shorter than this many characters are not looked at.
+        min_characters: usize = 10,
+    }
+);
+
+section!(
+    /// The processes that run models.
+    Engines {
+        /// Directory of the engine programs. Empty: beside the daemon.
+        dir: String = String::new(),
+        /// Threads of one inference. 0: the cores less one.
+        threads: usize = 0,
+        /// An engine idle for this long is ended, which gives its memory back.
+        idle_timeout: Interval = Interval::from_secs(120),
+        /// Niceness of the engines (0 to 19): recording goes first.
+        nice: i32 = 10,
+        /// Keep only one large engine in memory at a time. `auto`: below 3 GiB.
+        exclusive: String = "auto".into(),
+    }
+);
+
+section!(
+    /// Model files.
+    Models {
+        /// Directory of the model files. Empty: `models` below the state
+        /// directory under systemd, else the user's cache directory.
+        dir: String = String::new(),
+        /// Kinds of source to try, in this order: `https`, `registry`, `path`.
+        sources: Vec<String> = vec!["path".into(), "https".into(), "registry".into()],
+    }
+);
+
+section!(
+    /// The job queue.
+    Jobs {
+        /// Attempts before a job is given up; it can be retried by hand.
+        max_attempts: u32 = 5,
+        /// Pause before the first retry; each one after doubles it.
+        retry_pause: Interval = Interval::from_secs(5),
+        /// How often lost work is looked for.
+        sweep_interval: Interval = Interval::from_secs(300),
+    }
+);

@@ -1,0 +1,1 @@
+//! (see the code map in lib.rs)

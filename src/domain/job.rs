@@ -1,0 +1,141 @@
+//! Work that outlives the request that asked for it.
+
+use serde::{Deserialize, Serialize};
+
+use super::conversation::named;
+use super::ids::{ConversationId, JobId, WindowId};
+use crate::base::clock::Timestamp;
+
+named!(
+    /// What a job does.
+    JobKind {
+        /// Turns one window into text.
+        Transcribe = "transcribe",
+        /// Settles a closed conversation whose windows are all done.
+        Finish = "finish",
+        /// Extracts memories from a conversation.
+        Remember = "remember",
+    }
+);
+
+named!(
+    /// Where a job stands.
+    JobState {
+        /// Waiting for its turn or for its retry time.
+        Ready = "ready",
+        /// A worker holds it.
+        Leased = "leased",
+        /// Finished.
+        Done = "done",
+        /// Given up; kept for a retry by hand.
+        Dead = "dead",
+    }
+);
+
+named!(
+    /// Who waits for it. Interactive goes first, then live, then backlog.
+    Lane {
+        /// Somebody is looking at a screen.
+        Interactive = "interactive",
+        /// A conversation that is going on.
+        Live = "live",
+        /// Everything else.
+        Backlog = "backlog",
+    }
+);
+
+impl Lane {
+    /// Order of service: smaller goes first.
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Interactive => 0,
+            Self::Live => 1,
+            Self::Backlog => 2,
+        }
+    }
+}
+
+/// What a job works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// For [`JobKind::Transcribe`].
+    Window(WindowId),
+    /// For [`JobKind::Finish`] and [`JobKind::Remember`].
+    Conversation(ConversationId),
+}
+
+/// A job to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewJob {
+    /// What to do.
+    pub kind: JobKind,
+    /// On what.
+    pub payload: Payload,
+    /// Who waits.
+    pub lane: Lane,
+}
+
+impl NewJob {
+    /// At most one live job has this key: `kind:subject`.
+    pub fn unique_key(&self) -> String {
+        match &self.payload {
+            Payload::Window(id) => format!("{}:{id}", self.kind.as_str()),
+            Payload::Conversation(id) => format!("{}:{id}", self.kind.as_str()),
+        }
+    }
+}
+
+/// A job as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Number in the store.
+    pub id: JobId,
+    /// What to do.
+    pub kind: JobKind,
+    /// On what.
+    pub payload: Payload,
+    /// Who waits.
+    pub lane: Lane,
+    /// Where it stands.
+    pub state: JobState,
+    /// How often it was claimed.
+    pub attempts: u32,
+    /// Raised with each claim: a result of an older claim is refused.
+    pub epoch: i64,
+    /// Not before this time.
+    pub run_at: Timestamp,
+    /// What the last attempt ended with.
+    pub last_error: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed state.
+    pub updated_at: Timestamp,
+}
+
+impl Job {
+    /// What a worker shows to have its result accepted.
+    pub fn lease(&self) -> Lease {
+        Lease { job: self.id, epoch: self.epoch }
+    }
+}
+
+/// The right to complete a job, good while no one else has claimed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// The claim.
+    pub epoch: i64,
+}
+
+/// Jobs by state, for health and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JobCounts {
+    /// Waiting.
+    pub ready: u64,
+    /// Being worked on.
+    pub leased: u64,
+    /// Given up.
+    pub dead: u64,
+}

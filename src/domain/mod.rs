@@ -1,0 +1,8 @@
+//! The things the daemon speaks of, as plain data: no I/O, no clock.
+
+pub mod conversation;
+pub mod ids;
+pub mod job;
+pub mod memory;
+pub mod transcript;
+pub mod user;

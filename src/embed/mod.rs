@@ -1,0 +1,22 @@
+//! Embeddings: text to vectors. The port, with its adapters beside it.
+
+use async_trait::async_trait;
+
+use crate::base::error::Result;
+
+pub mod llama;
+
+/// A model that places texts in a vector space.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// Engine and model. Vectors of different models cannot be compared, so the
+    /// index remembers this name.
+    fn name(&self) -> String;
+
+    /// One vector of unit length for each text, all of the same width. A text
+    /// longer than the model reads is cut.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout`: try again.
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>>;
+}

@@ -1,0 +1,99 @@
+//! Search over memories: by meaning and by words, fused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::domain::ids::{MemoryId, UserId};
+use crate::domain::memory::ScoredMemory;
+use crate::embed::Embedder;
+use crate::index::Index;
+use crate::store::Store;
+
+/// Rank constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009).
+const RRF_K: f32 = 60.0;
+
+/// Finds memories.
+pub struct Recall {
+    store: Arc<dyn Store>,
+    index: Arc<dyn Index>,
+    embedder: Arc<dyn Embedder>,
+}
+
+impl Recall {
+    /// A search over these.
+    pub fn new(store: Arc<dyn Store>, index: Arc<dyn Index>, embedder: Arc<dyn Embedder>) -> Self {
+        Self { store, index, embedder }
+    }
+
+    /// The `limit` memories of `user` that answer `query` best, best first, none
+    /// scored below `threshold`. The score is the cosine similarity of meaning,
+    /// clamped to 0..1; the order also counts shared words. When the embedding
+    /// model is away the search goes by words alone, with a score of 0.
+    ///
+    /// # Errors
+    /// What the store and the index return.
+    pub async fn search(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+        threshold: f32,
+    ) -> Result<Vec<ScoredMemory>> {
+        if query.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let pool = limit.saturating_mul(4).max(20);
+        let by_meaning = match self.embedder.embed(&[query.to_owned()]).await {
+            Ok(vectors) => match vectors.first() {
+                Some(vector) => self.index.nearest(user, vector, pool).await?,
+                None => Vec::new(),
+            },
+            Err(error) => {
+                tracing::warn!("searching by words alone: {}", error.report());
+                Vec::new()
+            }
+        };
+        let by_words = self.store.search_text(user, query, pool).await?;
+        let ranked = fuse(&by_meaning, &by_words);
+
+        let similarity: HashMap<&MemoryId, f32> =
+            by_meaning.iter().map(|(id, score)| (id, score.clamp(0.0, 1.0))).collect();
+        let score_of = |id: &MemoryId| similarity.get(id).copied().unwrap_or(0.0);
+        let ids: Vec<MemoryId> =
+            ranked.into_iter().filter(|id| score_of(id) >= threshold).take(limit).collect();
+        let found = self.store.memories_by_id(&ids).await?;
+        Ok(found
+            .into_iter()
+            .map(|memory| ScoredMemory { score: score_of(&memory.id), memory })
+            .collect())
+    }
+}
+
+/// Reciprocal rank fusion of two rankings, best first.
+fn fuse(by_meaning: &[(MemoryId, f32)], by_words: &[MemoryId]) -> Vec<MemoryId> {
+    let mut scores: HashMap<&MemoryId, f32> = HashMap::new();
+    let rankings = [by_meaning.iter().map(|(id, _)| id).collect::<Vec<_>>(), by_words.iter().collect()];
+    for ranking in rankings {
+        for (rank, id) in ranking.into_iter().enumerate() {
+            *scores.entry(id).or_default() += 1.0 / (RRF_K + rank as f32 + 1.0);
+        }
+    }
+    let mut ranked: Vec<_> = scores.into_iter().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    ranked.into_iter().map(|(id, _)| id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_both_rankings_find_comes_first() {
+        let id = |text: &str| MemoryId::from_text(text);
+        let by_meaning = [(id("a"), 0.9), (id("b"), 0.8), (id("c"), 0.7)];
+        let fused = fuse(&by_meaning, &[id("b"), id("d")]);
+        assert_eq!(fused.first(), Some(&id("b")));
+        assert_eq!(fused.len(), 4);
+    }
+}

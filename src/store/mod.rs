@@ -1,0 +1,215 @@
+//! The record of everything but the audio itself: the port, with its adapters
+//! beside it.
+//!
+//! Each method is one transaction. What must not come apart is one method: a
+//! window and the job to transcribe it, a result and the completion of its job.
+
+use async_trait::async_trait;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Result;
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease, NewJob};
+use crate::domain::memory::{Memory, MemoryChange, MemoryHistory};
+use crate::domain::transcript::Segment;
+use crate::domain::user::{Device, User};
+
+pub mod sqlite;
+
+/// All of the store.
+pub trait Store: Users + Conversations + Jobs + Memories {}
+
+impl<T: Users + Conversations + Jobs + Memories> Store for T {}
+
+/// What may change in a user. `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserUpdate {
+    /// New password hash; also ends all tokens.
+    pub password_hash: Option<String>,
+    /// New name to show.
+    pub display_name: Option<String>,
+    /// May log in.
+    pub is_active: Option<bool>,
+    /// May manage everything.
+    pub is_superuser: Option<bool>,
+    /// End all tokens given out so far.
+    pub end_tokens: bool,
+}
+
+/// People, devices, settings, and the audit trail.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// Adds a user. `Conflict` when the e-mail address is taken.
+    async fn add_user(&self, user: &User) -> Result<()>;
+    /// The user of that id.
+    async fn user(&self, id: &UserId) -> Result<Option<User>>;
+    /// The user of that e-mail address, in any case.
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    /// Everybody, oldest first.
+    async fn users(&self) -> Result<Vec<User>>;
+    /// Changes a user and returns the result. `NotFound` without one.
+    async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
+    /// Removes a user who owns nothing but devices. `Conflict` while
+    /// conversations or memories remain, `NotFound` without one.
+    async fn remove_user(&self, id: &UserId) -> Result<()>;
+    /// Notes that a device connected.
+    async fn see_device(&self, device: &Device) -> Result<()>;
+    /// The devices of `user`, or of everybody, oldest first.
+    async fn devices(&self, user: Option<&UserId>) -> Result<Vec<Device>>;
+    /// A setting that the daemon keeps for itself (a signing key, say).
+    async fn setting(&self, key: &str) -> Result<Option<String>>;
+    /// Writes a setting unless it is there; returns the one in force.
+    async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String>;
+    /// Writes an audit row: who (`actor`), did what (`action`), to what
+    /// (`subject`).
+    async fn audit(
+        &self,
+        at: Timestamp,
+        actor: Option<&UserId>,
+        action: &str,
+        subject: &str,
+    ) -> Result<()>;
+}
+
+/// Conversations, their windows and transcripts.
+///
+/// Whenever the last waiting window of a closed conversation is settled, a
+/// [`JobKind::Finish`] job is made in the same transaction.
+#[async_trait]
+pub trait Conversations: Send + Sync {
+    /// Adds an open conversation; called before its first byte is written.
+    async fn open_conversation(&self, conversation: &Conversation) -> Result<()>;
+    /// Adds a window and the job that transcribes it, and notes how many samples
+    /// have been accepted. The same `seq` twice is ignored.
+    async fn add_window(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        window: &NewWindow,
+        lane: Lane,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Closes a conversation: the last windows with their jobs, the final count
+    /// of samples, the time and the reason. Closing a closed one changes nothing.
+    async fn close_conversation(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        windows: &[NewWindow],
+        reason: CloseReason,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// The conversation of that id.
+    async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>>;
+    /// The conversation whose recording has that file name.
+    async fn conversation_by_audio(&self, audio_path: &str) -> Result<Option<Conversation>>;
+    /// Conversations of `user`, or of everybody, newest first.
+    async fn conversations(
+        &self,
+        user: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>>;
+    /// Conversations that were never closed.
+    async fn open_conversations(&self) -> Result<Vec<Conversation>>;
+    /// The windows of a conversation in order.
+    async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>>;
+    /// One window.
+    async fn window(&self, id: WindowId) -> Result<Option<Window>>;
+    /// Stores the transcript of a window and completes its job. `Conflict` when
+    /// the lease is no longer good.
+    async fn complete_window(
+        &self,
+        lease: Lease,
+        window: WindowId,
+        segments: &[Segment],
+        engine: &str,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Completes a [`JobKind::Finish`] job: how transcription ended, where
+    /// memory stands, and the jobs that follow.
+    async fn finish_conversation(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        transcription: Progress,
+        memory: Progress,
+        next: &[NewJob],
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Makes transcription jobs for windows that wait without a live job, and
+    /// finish jobs for closed conversations left unsettled. Returns how many.
+    async fn requeue_lost(&self, at: Timestamp) -> Result<usize>;
+}
+
+/// The job queue.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// Takes the next job of one of `kinds` that is due: lowest lane rank first,
+    /// then oldest. The attempt is counted when this returns.
+    async fn claim_job(
+        &self,
+        kinds: &[JobKind],
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Option<Job>>;
+    /// Gives a job back after a failed attempt, to be tried at `retry_at`; with
+    /// none, it is dead, and its window or conversation is marked failed with
+    /// the same error. `Conflict` when the lease is no longer good.
+    async fn fail_job(
+        &self,
+        lease: Lease,
+        error: &str,
+        retry_at: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Puts every leased job back: at start, no earlier process holds anything.
+    /// `uncount` takes the attempt back too (an orderly shutdown).
+    async fn void_leases(&self, uncount: bool, at: Timestamp) -> Result<usize>;
+    /// Jobs by state.
+    async fn job_counts(&self) -> Result<JobCounts>;
+    /// When the earliest ready job of `kinds` is due.
+    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>>;
+    /// Puts a dead job back with its attempts at zero. `NotFound` without one.
+    async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
+    /// Dead jobs, newest first.
+    async fn dead_jobs(&self, limit: usize) -> Result<Vec<Job>>;
+}
+
+/// Memories, with their full-text and vector indexes where those live in the
+/// same database.
+#[async_trait]
+pub trait Memories: Send + Sync {
+    /// Completes a [`JobKind::Remember`] job: applies `changes`, each with its
+    /// history row, and records where the conversation's memory step stands.
+    #[allow(clippy::too_many_arguments)]
+    async fn complete_memories(
+        &self,
+        lease: Lease,
+        conversation: &Conversation,
+        changes: &[MemoryChange],
+        title: Option<&str>,
+        prompt_version: &str,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Memories of `user`, newest first.
+    async fn memories(&self, user: &UserId, limit: usize) -> Result<Vec<Memory>>;
+    /// How many memories `user` has.
+    async fn memory_count(&self, user: &UserId) -> Result<u64>;
+    /// The memories that came from a conversation, oldest first.
+    async fn conversation_memories(&self, id: &ConversationId) -> Result<Vec<Memory>>;
+    /// One memory.
+    async fn memory(&self, id: &MemoryId) -> Result<Option<Memory>>;
+    /// The memories of those ids, in that order; missing ones are left out.
+    async fn memories_by_id(&self, ids: &[MemoryId]) -> Result<Vec<Memory>>;
+    /// Forgets a memory, with a history row. False when it was not there.
+    async fn delete_memory(&self, id: &MemoryId, at: Timestamp) -> Result<bool>;
+    /// Memories of `user` that share words with `query`, best first (BM25).
+    async fn search_text(&self, user: &UserId, query: &str, limit: usize)
+    -> Result<Vec<MemoryId>>;
+    /// The past of a memory, oldest first.
+    async fn memory_history(&self, id: &MemoryId) -> Result<Vec<MemoryHistory>>;
+    /// Ties the stored vectors to an embedding model: remembers it the first
+    /// time. `Conflict`, naming both, when another model or width is in use.
+    async fn bind_embedding(&self, model: &str, width: usize) -> Result<()>;
+}
