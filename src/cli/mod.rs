@@ -1,1 +1,3 @@
-//! (see the code map in lib.rs)
+//! The command line: one file for each subcommand.
+
+pub mod models;
