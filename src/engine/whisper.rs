@@ -74,6 +74,20 @@ impl Whisper {
         get_lang_str(found.0).ok_or_else(|| Error::new(Kind::Internal, "no language found"))
     }
 
+    /// The probability that nobody speaks in the last pass: that of its token
+    /// right after the start token, for which the model was trained. whisper.cpp
+    /// has a figure of the same name that reads the wrong row and is constant.
+    fn no_speech(&self, state: &mut WhisperState) -> Result<f32> {
+        let threads = usize::try_from(self.threads).unwrap_or(1);
+        let start = [self.context.token_sot()];
+        state.decode(&start, 0, threads).context(Kind::Internal, "whisper failed")?;
+        let logits = state.get_logits().context(Kind::Internal, "whisper failed")?;
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
+        let token = usize::try_from(self.context.token_nosp()).unwrap_or(usize::MAX);
+        Ok(logits.get(token).map_or(0.0, |logit| (logit - most).exp() / sum))
+    }
+
     fn params(&self, context: i32, language: Option<&'static str>) -> FullParams<'static, 'static> {
         let mut params = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
         params.set_n_threads(self.threads);
@@ -82,7 +96,8 @@ impl Whisper {
         params.set_no_context(true);
         params.set_token_timestamps(true);
         params.set_suppress_blank(true);
-        params.set_suppress_nst(true);
+        params.set_suppress_nst(std::env::var_os("OMP_NST").is_some());
+        if std::env::var_os("OMP_NOFB").is_some() { params.set_temperature_inc(0.0); }
         params.set_print_progress(false);
         params.set_print_realtime(false);
         params.set_print_special(false);
@@ -90,7 +105,7 @@ impl Whisper {
         params
     }
 
-    fn segment(&self, segment: &WhisperSegment<'_>, length: f64) -> (Segment, Measures) {
+    fn segment(&self, segment: &WhisperSegment<'_>, length: f64, no_speech: f32) -> (Segment, Measures) {
         let start = seconds(segment.start_timestamp()).clamp(0.0, length);
         let end = seconds(segment.end_timestamp()).clamp(start, length);
         let special = self.context.token_eot();
@@ -115,7 +130,7 @@ impl Whisper {
             seconds: end - start,
             tokens: tokens.len(),
             log_probability: log_sum / count,
-            no_speech: segment.no_speech_probability(),
+            no_speech,
         };
         let words = words(&tokens, start, end);
         (Segment { start, end, text, speaker: None, confidence, words }, measures)
@@ -169,7 +184,8 @@ impl Recognizer for Whisper {
         let mut params = self.params(audio_context(length as f32), Some(language));
         params.set_max_tokens((length as f32 * TOKENS_PER_SECOND) as i32 + 16);
         state.full(params, &audio).context(Kind::Internal, "whisper failed")?;
-        let found = state.as_iter().map(|segment| self.segment(&segment, length));
+        let no_speech = self.no_speech(&mut state)?;
+        let found = state.as_iter().map(|segment| self.segment(&segment, length, no_speech));
         let segments = guard::keep_speech(found.collect());
         Ok(Transcript { segments, language: Some(language.to_owned()) })
     }
