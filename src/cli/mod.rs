@@ -1,1 +1,2 @@
 //! (see the code map in lib.rs)
+pub mod user;
