@@ -1,2 +1,4 @@
-//! (see the code map in lib.rs)
+//! The command line: one file for each subcommand.
+
+pub mod models;
 pub mod user;

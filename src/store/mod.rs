@@ -105,11 +105,8 @@ pub trait Conversations: Send + Sync {
     /// The conversation whose recording has that file name.
     async fn conversation_by_audio(&self, audio_path: &str) -> Result<Option<Conversation>>;
     /// Conversations of `user`, or of everybody, newest first.
-    async fn conversations(
-        &self,
-        user: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Vec<Conversation>>;
+    async fn conversations(&self, user: Option<&UserId>, limit: usize)
+    -> Result<Vec<Conversation>>;
     /// Conversations that were never closed.
     async fn open_conversations(&self) -> Result<Vec<Conversation>>;
     /// The windows of a conversation in order.
@@ -147,12 +144,8 @@ pub trait Conversations: Send + Sync {
 pub trait Jobs: Send + Sync {
     /// Takes the next job of one of `kinds` that is due: lowest lane rank first,
     /// then oldest. The attempt is counted when this returns.
-    async fn claim_job(
-        &self,
-        kinds: &[JobKind],
-        owner: &str,
-        at: Timestamp,
-    ) -> Result<Option<Job>>;
+    async fn claim_job(&self, kinds: &[JobKind], owner: &str, at: Timestamp)
+    -> Result<Option<Job>>;
     /// Gives a job back after a failed attempt, to be tried at `retry_at`; with
     /// none, it is dead, and its window or conversation is marked failed with
     /// the same error. `Conflict` when the lease is no longer good.
@@ -205,11 +198,19 @@ pub trait Memories: Send + Sync {
     /// Forgets a memory, with a history row. False when it was not there.
     async fn delete_memory(&self, id: &MemoryId, at: Timestamp) -> Result<bool>;
     /// Memories of `user` that share words with `query`, best first (BM25).
-    async fn search_text(&self, user: &UserId, query: &str, limit: usize)
-    -> Result<Vec<MemoryId>>;
+    async fn search_text(&self, user: &UserId, query: &str, limit: usize) -> Result<Vec<MemoryId>>;
     /// The past of a memory, oldest first.
     async fn memory_history(&self, id: &MemoryId) -> Result<Vec<MemoryHistory>>;
     /// Ties the stored vectors to an embedding model: remembers it the first
     /// time. `Conflict`, naming both, when another model or width is in use.
     async fn bind_embedding(&self, model: &str, width: usize) -> Result<()>;
+    /// Ties the store to another embedding model (`friend-lite reindex`): gives
+    /// every memory its new vector, or changes nothing. `Conflict` when a memory
+    /// is not among `embeddings`.
+    async fn replace_embeddings(
+        &self,
+        model: &str,
+        width: usize,
+        embeddings: &[(MemoryId, Vec<f32>)],
+    ) -> Result<()>;
 }

@@ -1,0 +1,324 @@
+//! Conversations, their windows and transcripts.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use super::queue::{complete, enqueue, finish_if_settled};
+use super::{SqliteStore, rows, sql_limit};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::ids::{ConversationId, UserId, WindowId};
+use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
+use crate::domain::transcript::Segment;
+use crate::store::Conversations;
+
+#[async_trait]
+impl Conversations for SqliteStore {
+    async fn open_conversation(&self, conversation: &Conversation) -> Result<()> {
+        let new = conversation.clone();
+        self.write(move |tx| {
+            rows::run(
+                tx,
+                "insert into conversations (id, user_id, client_id, audio_path, started_at,
+                     ended_at, close_reason, samples, transcription, memory, error, title)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                params![
+                    new.id.as_str(),
+                    new.user_id.as_str(),
+                    new.client_id.as_str(),
+                    new.audio_path,
+                    new.started_at.millis(),
+                    new.ended_at.map(Timestamp::millis),
+                    new.close_reason.map(CloseReason::as_str),
+                    rows::signed(new.samples),
+                    new.transcription.as_str(),
+                    new.memory.as_str(),
+                    new.error,
+                    new.title,
+                ],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn add_window(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        window: &NewWindow,
+        lane: Lane,
+        at: Timestamp,
+    ) -> Result<()> {
+        let (id, window) = (id.clone(), window.clone());
+        self.write(move |tx| {
+            let known = rows::run(
+                tx,
+                "update conversations set samples = max(samples, ?2) where id = ?1",
+                params![id.as_str(), rows::signed(samples)],
+            )?;
+            if known == 0 {
+                return Err(no_conversation());
+            }
+            insert_window(tx, &id, &window, lane, at)
+        })
+        .await
+    }
+
+    async fn close_conversation(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        windows: &[NewWindow],
+        reason: CloseReason,
+        at: Timestamp,
+    ) -> Result<()> {
+        let (id, windows) = (id.clone(), windows.to_vec());
+        self.write(move |tx| {
+            let closed = rows::run(
+                tx,
+                "update conversations
+                 set samples = max(samples, ?2), ended_at = ?3, close_reason = ?4
+                 where id = ?1 and ended_at is null",
+                params![id.as_str(), rows::signed(samples), at.millis(), reason.as_str()],
+            )?;
+            if closed == 0 {
+                return match one(tx, &id)? {
+                    Some(_) => Ok(()),
+                    None => Err(no_conversation()),
+                };
+            }
+            let lane = lane_of_close(tx, &id, reason)?;
+            for window in &windows {
+                insert_window(tx, &id, window, lane, at)?;
+            }
+            finish_if_settled(tx, &id, lane, at)
+        })
+        .await
+    }
+
+    async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>> {
+        let id = id.clone();
+        self.read(move |db| one(db, &id)).await
+    }
+
+    async fn conversation_by_audio(&self, audio_path: &str) -> Result<Option<Conversation>> {
+        let path = audio_path.to_owned();
+        self.read(move |db| {
+            let sql = "select * from conversations where audio_path = ?1";
+            rows::first(db, sql, [path], rows::conversation)
+        })
+        .await
+    }
+
+    async fn conversations(
+        &self,
+        user: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>> {
+        let user = user.cloned();
+        self.read(move |db| match user {
+            Some(user) => rows::all(
+                db,
+                "select * from conversations where user_id = ?1
+                 order by started_at desc, rowid desc limit ?2",
+                params![user.as_str(), sql_limit(limit)],
+                rows::conversation,
+            ),
+            None => rows::all(
+                db,
+                "select * from conversations order by started_at desc, rowid desc limit ?1",
+                [sql_limit(limit)],
+                rows::conversation,
+            ),
+        })
+        .await
+    }
+
+    async fn open_conversations(&self) -> Result<Vec<Conversation>> {
+        self.read(|db| {
+            rows::all(
+                db,
+                "select * from conversations where ended_at is null order by started_at",
+                [],
+                rows::conversation,
+            )
+        })
+        .await
+    }
+
+    async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>> {
+        let id = id.clone();
+        self.read(move |db| {
+            let sql = "select * from windows where conversation_id = ?1 order by seq";
+            rows::all(db, sql, [id.as_str()], rows::window)
+        })
+        .await
+    }
+
+    async fn window(&self, id: WindowId) -> Result<Option<Window>> {
+        self.read(move |db| {
+            rows::first(db, "select * from windows where id = ?1", [id], rows::window)
+        })
+        .await
+    }
+
+    async fn complete_window(
+        &self,
+        lease: Lease,
+        window: WindowId,
+        segments: &[Segment],
+        engine: &str,
+        at: Timestamp,
+    ) -> Result<()> {
+        let (segments, engine) = (rows::to_json(segments)?, engine.to_owned());
+        self.write(move |tx| {
+            let lane = complete(tx, lease, JobKind::Transcribe, Payload::Window(window), at)?;
+            let conversation = rows::first(
+                tx,
+                "update windows set state = 'done', segments = ?2, engine = ?3
+                 where id = ?1 returning conversation_id",
+                params![window, segments, engine],
+                |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)),
+            )?
+            .ok_or_else(|| Error::new(Kind::NotFound, "there is no such window"))?;
+            finish_if_settled(tx, &conversation, lane, at)
+        })
+        .await
+    }
+
+    async fn finish_conversation(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        transcription: Progress,
+        memory: Progress,
+        next: &[NewJob],
+        at: Timestamp,
+    ) -> Result<()> {
+        let (id, next) = (id.clone(), next.to_vec());
+        self.write(move |tx| {
+            complete(tx, lease, JobKind::Finish, Payload::Conversation(id.clone()), at)?;
+            rows::run(
+                tx,
+                "update conversations set transcription = ?2, memory = ?3 where id = ?1",
+                params![id.as_str(), transcription.as_str(), memory.as_str()],
+            )?;
+            clear_error(tx, &id)?;
+            next.iter().try_for_each(|job| enqueue(tx, job, at))
+        })
+        .await
+    }
+
+    async fn requeue_lost(&self, at: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            let lost = lost_jobs(tx)?;
+            lost.iter().try_for_each(|job| enqueue(tx, job, at))?;
+            super::queue::prune(tx, at)?;
+            Ok(lost.len())
+        })
+        .await
+    }
+}
+
+/// The conversation of that id.
+pub(super) fn one(db: &Connection, id: &ConversationId) -> Result<Option<Conversation>> {
+    let sql = "select * from conversations where id = ?1";
+    rows::first(db, sql, [id.as_str()], rows::conversation)
+}
+
+/// Forgets why a step failed, once no step and no window is left failed.
+pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
+    rows::run(
+        tx,
+        "update conversations set error = null
+         where id = ?1 and transcription <> 'FAILED' and memory <> 'FAILED' and not exists (
+             select 1 from windows w where w.conversation_id = ?1 and w.state = 'failed')",
+        [id.as_str()],
+    )?;
+    Ok(())
+}
+
+fn insert_window(
+    tx: &Connection,
+    id: &ConversationId,
+    window: &NewWindow,
+    lane: Lane,
+    at: Timestamp,
+) -> Result<()> {
+    let inserted: Option<WindowId> = rows::first(
+        tx,
+        "insert into windows (conversation_id, seq, spans, state)
+         values (?1, ?2, ?3, 'waiting')
+         on conflict (conversation_id, seq) do nothing returning id",
+        params![id.as_str(), window.seq, rows::to_json(&window.spans)?],
+        |row| row.get(0),
+    )?;
+    match inserted {
+        Some(window) => {
+            let payload = Payload::Window(window);
+            enqueue(tx, &NewJob { kind: JobKind::Transcribe, payload, lane }, at)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The tail goes where the windows before it went; nobody waits for what the
+/// sweep closes.
+fn lane_of_close(tx: &Connection, id: &ConversationId, reason: CloseReason) -> Result<Lane> {
+    if reason == CloseReason::Sweep {
+        return Ok(Lane::Backlog);
+    }
+    let earlier = rows::first(
+        tx,
+        "select j.lane from windows w join jobs j on j.window_id = w.id
+         where w.conversation_id = ?1 order by w.seq desc, j.id desc limit 1",
+        [id.as_str()],
+        rows::lane,
+    )?;
+    Ok(earlier.unwrap_or(Lane::Live))
+}
+
+/// What ought to have a live job and has none.
+fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
+    let job = |kind, payload| NewJob { kind, payload, lane: Lane::Backlog };
+    let windows = rows::all(
+        tx,
+        "select id from windows w where state = 'waiting' and not exists (
+             select 1 from jobs j where j.window_id = w.id and j.state in ('ready', 'leased'))",
+        [],
+        |row| row.get::<_, WindowId>(0),
+    )?;
+    let unsettled = conversations_without(
+        tx,
+        "select id from conversations c
+         where ended_at is not null and transcription = 'PENDING'
+         and not exists (
+             select 1 from windows w where w.conversation_id = c.id and w.state = 'waiting')
+         and not exists (
+             select 1 from jobs j where j.conversation_id = c.id and j.kind = 'finish'
+             and j.state in ('ready', 'leased'))",
+    )?;
+    let unremembered = conversations_without(
+        tx,
+        "select id from conversations c
+         where transcription = 'COMPLETED' and memory = 'PENDING'
+         and not exists (
+             select 1 from jobs j where j.conversation_id = c.id
+             and j.kind in ('finish', 'remember') and j.state in ('ready', 'leased'))",
+    )?;
+    let windows = windows.into_iter().map(|id| job(JobKind::Transcribe, Payload::Window(id)));
+    let finish = unsettled.into_iter().map(|id| job(JobKind::Finish, Payload::Conversation(id)));
+    let remember =
+        unremembered.into_iter().map(|id| job(JobKind::Remember, Payload::Conversation(id)));
+    Ok(windows.chain(finish).chain(remember).collect())
+}
+
+fn conversations_without(tx: &Connection, sql: &str) -> Result<Vec<ConversationId>> {
+    rows::all(tx, sql, [], |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)))
+}
+
+fn no_conversation() -> Error {
+    Error::new(Kind::NotFound, "there is no such conversation")
+}

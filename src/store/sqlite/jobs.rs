@@ -1,0 +1,209 @@
+//! The job queue.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use super::queue::{finish_if_settled, stale};
+use super::{SqliteStore, rows, sql_limit};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::ids::{ConversationId, JobId, WindowId};
+use crate::domain::job::{Job, JobCounts, JobKind, Lease, Payload};
+use crate::store::Jobs;
+
+#[async_trait]
+impl Jobs for SqliteStore {
+    async fn claim_job(
+        &self,
+        kinds: &[JobKind],
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Option<Job>> {
+        let (kinds, owner) = (rows::to_json(kinds)?, owner.to_owned());
+        self.write(move |tx| {
+            rows::first(
+                tx,
+                "update jobs set state = 'leased', attempts = attempts + 1, epoch = epoch + 1,
+                                 owner = ?2, updated_at = ?3
+                 where id = (
+                     select id from jobs
+                     where state = 'ready' and run_at <= ?3
+                       and kind in (select value from json_each(?1))
+                     order by lane, id limit 1)
+                 returning *",
+                params![kinds, owner, at.millis()],
+                rows::job,
+            )
+        })
+        .await
+    }
+
+    async fn fail_job(
+        &self,
+        lease: Lease,
+        error: &str,
+        retry_at: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<()> {
+        let error = error.to_owned();
+        self.write(move |tx| {
+            let job = rows::first(
+                tx,
+                "update jobs set state = iif(?3 is null, 'dead', 'ready'),
+                                 run_at = coalesce(?3, run_at),
+                                 last_error = ?4, owner = null, updated_at = ?5
+                 where id = ?1 and epoch = ?2 and state = 'leased' returning *",
+                params![
+                    lease.job,
+                    lease.epoch,
+                    retry_at.map(Timestamp::millis),
+                    error,
+                    at.millis(),
+                ],
+                rows::job,
+            )?
+            .ok_or_else(stale)?;
+            match retry_at {
+                Some(_) => Ok(()),
+                None => give_up(tx, &job, &error, at),
+            }
+        })
+        .await
+    }
+
+    async fn void_leases(&self, uncount: bool, at: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            rows::run(
+                tx,
+                "update jobs set state = 'ready', owner = null, updated_at = ?2,
+                                 attempts = max(attempts - ?1, 0)
+                 where state = 'leased'",
+                params![i64::from(uncount), at.millis()],
+            )
+        })
+        .await
+    }
+
+    async fn job_counts(&self) -> Result<JobCounts> {
+        self.read(|db| {
+            let mut counts = JobCounts::default();
+            let sql = "select state, count(*) from jobs
+                       where state in ('ready', 'leased', 'dead') group by state";
+            let by_state = rows::all(db, sql, [], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?))
+            })?;
+            for (state, count) in by_state {
+                match state.as_str() {
+                    "ready" => counts.ready = count.into(),
+                    "leased" => counts.leased = count.into(),
+                    _ => counts.dead = count.into(),
+                }
+            }
+            Ok(counts)
+        })
+        .await
+    }
+
+    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>> {
+        let kinds = rows::to_json(kinds)?;
+        self.read(move |db| {
+            let sql = "select min(run_at) from jobs
+                       where state = 'ready' and kind in (select value from json_each(?1))";
+            let due = rows::first(db, sql, [kinds], |row| row.get::<_, Option<i64>>(0))?;
+            Ok(due.flatten().map(Timestamp::from_millis))
+        })
+        .await
+    }
+
+    async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()> {
+        self.write(move |tx| {
+            let live: bool = tx
+                .prepare_cached(
+                    "select exists (
+                         select 1 from jobs live join jobs dead using (unique_key)
+                         where dead.id = ?1 and dead.state = 'dead'
+                           and live.state in ('ready', 'leased'))",
+                )?
+                .query_row([id], |row| row.get(0))?;
+            if live {
+                return Err(Error::new(Kind::Conflict, "this work is queued already"));
+            }
+            let job = rows::first(
+                tx,
+                "update jobs set state = 'ready', attempts = 0, run_at = ?2, updated_at = ?2
+                 where id = ?1 and state = 'dead' returning *",
+                params![id, at.millis()],
+                rows::job,
+            )?
+            .ok_or_else(|| Error::new(Kind::NotFound, "there is no such failed job"))?;
+            reopen(tx, &job)
+        })
+        .await
+    }
+
+    async fn dead_jobs(&self, limit: usize) -> Result<Vec<Job>> {
+        self.read(move |db| {
+            let sql = "select * from jobs where state = 'dead'
+                       order by updated_at desc, id desc limit ?1";
+            rows::all(db, sql, [sql_limit(limit)], rows::job)
+        })
+        .await
+    }
+}
+
+/// Marks what a dead job worked on as failed.
+fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()> {
+    match &job.payload {
+        Payload::Window(window) => {
+            let Some(conversation) = set_window(tx, *window, "failed")? else { return Ok(()) };
+            rows::run(
+                tx,
+                "update conversations set error = ?2 where id = ?1",
+                [conversation.as_str(), error],
+            )?;
+            finish_if_settled(tx, &conversation, job.lane, at)
+        }
+        Payload::Conversation(id) => {
+            rows::run(
+                tx,
+                match job.kind {
+                    JobKind::Remember => {
+                        "update conversations set memory = 'FAILED', error = ?2 where id = ?1"
+                    }
+                    JobKind::Transcribe | JobKind::Finish => {
+                        "update conversations set transcription = 'FAILED', error = ?2
+                         where id = ?1"
+                    }
+                },
+                [id.as_str(), error],
+            )?;
+            Ok(())
+        }
+    }
+}
+
+/// Marks what a job works on as waiting again.
+fn reopen(tx: &Connection, job: &Job) -> Result<()> {
+    let transcription = "update conversations set transcription = 'PENDING' where id = ?1";
+    let memory = "update conversations set memory = 'PENDING' where id = ?1";
+    let (sql, id) = match &job.payload {
+        Payload::Window(window) => match set_window(tx, *window, "waiting")? {
+            Some(conversation) => (transcription, conversation),
+            None => return Ok(()),
+        },
+        Payload::Conversation(id) if job.kind == JobKind::Remember => (memory, id.clone()),
+        Payload::Conversation(id) => (transcription, id.clone()),
+    };
+    rows::run(tx, sql, [id.as_str()])?;
+    Ok(())
+}
+
+/// Sets the state of a window; returns its conversation.
+fn set_window(tx: &Connection, id: WindowId, state: &str) -> Result<Option<ConversationId>> {
+    rows::first(
+        tx,
+        "update windows set state = ?2 where id = ?1 returning conversation_id",
+        params![id, state],
+        |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)),
+    )
+}

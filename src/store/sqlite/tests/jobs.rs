@@ -1,0 +1,184 @@
+use std::collections::HashSet;
+
+use crate::base::error::Kind;
+use crate::domain::conversation::{Progress, WindowState};
+use crate::domain::job::{JobCounts, JobKind, JobState, Lane, Payload};
+use crate::store::sqlite::testing::{Fixture, at, window};
+use crate::store::{Conversations, Jobs};
+
+#[tokio::test]
+async fn lanes_go_before_age() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    for (seq, lane) in [
+        (0, Lane::Backlog),
+        (1, Lane::Live),
+        (2, Lane::Interactive),
+        (3, Lane::Live),
+        (4, Lane::Interactive),
+    ] {
+        f.store.add_window(&id, 1, &window(seq), lane, at(2)).await.unwrap();
+    }
+    let windows = f.windows(&id).await;
+    let mut order = Vec::new();
+    while let Some(job) = f.claim(JobKind::Transcribe).await {
+        let window = windows.iter().find(|w| job.payload == Payload::Window(w.id)).unwrap();
+        order.push(window.seq);
+    }
+    assert_eq!(order, [2, 4, 1, 3, 0]);
+}
+
+#[tokio::test]
+async fn a_claim_is_counted_and_only_for_what_is_due() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.add_window(&id, 0).await;
+    let claim = |kinds: &'static [JobKind], seconds| f.store.claim_job(kinds, "me", at(seconds));
+
+    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), Some(at(2)));
+    assert!(claim(&[JobKind::Transcribe], 1).await.unwrap().is_none(), "not due");
+    assert!(claim(&[JobKind::Finish, JobKind::Remember], 9).await.unwrap().is_none());
+    assert!(claim(&[], 9).await.unwrap().is_none());
+    let job = claim(&[JobKind::Finish, JobKind::Transcribe], 9).await.unwrap().unwrap();
+    assert_eq!((job.attempts, job.epoch, job.state), (1, 1, JobState::Leased));
+    assert_eq!((job.created_at, job.updated_at), (at(2), at(9)));
+    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), None);
+
+    f.store.fail_job(job.lease(), "away", Some(at(60)), at(10)).await.unwrap();
+    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), Some(at(60)));
+    assert_eq!(f.store.next_due(&[JobKind::Finish]).await.unwrap(), None);
+    assert!(claim(&[JobKind::Transcribe], 59).await.unwrap().is_none());
+    let again = claim(&[JobKind::Transcribe], 60).await.unwrap().unwrap();
+    assert_eq!((again.id, again.attempts, again.epoch), (job.id, 2, 2));
+    assert_eq!(again.last_error.as_deref(), Some("away"));
+
+    let late = f.store.fail_job(job.lease(), "late", None, at(61)).await;
+    assert_eq!(late.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(f.windows(&id).await[0].state, WindowState::Waiting);
+}
+
+#[tokio::test]
+async fn a_dead_window_is_failed_and_the_conversation_goes_on() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[window(0), window(1)]).await;
+    f.transcribe("fine").await;
+    let job = f.claim(JobKind::Transcribe).await.unwrap();
+    f.store.fail_job(job.lease(), "cannot decode", None, at(5)).await.unwrap();
+
+    assert_eq!(f.windows(&id).await[1].state, WindowState::Failed);
+    assert_eq!(f.get(&id).await.error.as_deref(), Some("cannot decode"));
+    let dead = f.store.dead_jobs(10).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    assert_eq!((dead[0].id, dead[0].last_error.as_deref()), (job.id, Some("cannot decode")));
+    assert_eq!(f.store.job_counts().await.unwrap(), JobCounts { ready: 1, leased: 0, dead: 1 });
+    assert_eq!(f.finish().await, id);
+}
+
+#[tokio::test]
+async fn dead_steps_mark_their_conversation_and_a_retry_unmarks_it() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[]).await;
+
+    let finish = f.claim(JobKind::Finish).await.unwrap();
+    f.store.fail_job(finish.lease(), "first", None, at(5)).await.unwrap();
+    let failed = f.get(&id).await;
+    assert_eq!((failed.transcription, failed.error.as_deref()), (Progress::Failed, Some("first")));
+    assert_eq!(f.store.requeue_lost(at(6)).await.unwrap(), 0);
+    f.store.retry_job(finish.id, at(6)).await.unwrap();
+    assert_eq!(f.get(&id).await.transcription, Progress::Pending);
+    f.finish().await;
+    assert_eq!(f.get(&id).await.error, None);
+
+    let remember = f.claim(JobKind::Remember).await.unwrap();
+    f.store.fail_job(remember.lease(), "second", None, at(7)).await.unwrap();
+    let failed = f.get(&id).await;
+    assert_eq!((failed.memory, failed.error.as_deref()), (Progress::Failed, Some("second")));
+    assert_eq!(failed.transcription, Progress::Completed);
+    f.store.retry_job(remember.id, at(8)).await.unwrap();
+    assert_eq!(f.get(&id).await.memory, Progress::Pending);
+
+    let again = f.claim(JobKind::Remember).await.unwrap();
+    assert_eq!((again.id, again.attempts), (remember.id, 1));
+    assert_eq!(f.store.retry_job(remember.id, at(9)).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn a_window_that_is_tried_again_waits_again() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[window(0)]).await;
+    let job = f.claim(JobKind::Transcribe).await.unwrap();
+    f.store.fail_job(job.lease(), "bad", None, at(5)).await.unwrap();
+    f.store.retry_job(job.id, at(6)).await.unwrap();
+    assert_eq!(f.windows(&id).await[0].state, WindowState::Waiting);
+    assert_eq!(f.get(&id).await.transcription, Progress::Pending);
+    assert_eq!(f.store.job_counts().await.unwrap().dead, 0);
+}
+
+#[tokio::test]
+async fn dead_work_that_is_queued_again_is_not_queued_twice() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[window(0)]).await;
+    f.transcribe("hello").await;
+    let finish = f.claim(JobKind::Finish).await.unwrap();
+    f.store.fail_job(finish.lease(), "x", None, at(5)).await.unwrap();
+    f.store
+        .write(|tx| {
+            tx.execute("update conversations set transcription = 'PENDING'", [])?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(f.store.requeue_lost(at(6)).await.unwrap(), 1);
+    assert_eq!(f.store.retry_job(finish.id, at(7)).await.unwrap_err().kind(), Kind::Conflict);
+}
+
+#[tokio::test]
+async fn voiding_leases_can_take_the_attempt_back() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.add_window(&id, 0).await;
+    f.claim(JobKind::Transcribe).await.unwrap();
+    assert_eq!(f.store.void_leases(true, at(5)).await.unwrap(), 1);
+    assert_eq!(f.store.void_leases(true, at(5)).await.unwrap(), 0);
+    assert_eq!(f.claim(JobKind::Transcribe).await.unwrap().attempts, 1);
+
+    // A crash counts: the attempt was written before the job was given out.
+    let f = f.reopened();
+    assert_eq!(f.store.job_counts().await.unwrap().leased, 1);
+    assert_eq!(f.store.void_leases(false, at(6)).await.unwrap(), 1);
+    let job = f.claim(JobKind::Transcribe).await.unwrap();
+    assert_eq!((job.attempts, job.epoch), (2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_never_get_the_same_job() {
+    const JOBS: u32 = 60;
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    let windows: Vec<_> = (0..JOBS).map(window).collect();
+    f.close(&id, &windows).await;
+
+    let mut workers = Vec::new();
+    for name in ["one", "two"] {
+        let store = f.store.clone();
+        workers.push(tokio::spawn(async move {
+            let mut mine = Vec::new();
+            while let Some(job) =
+                store.claim_job(&[JobKind::Transcribe], name, at(9)).await.unwrap()
+            {
+                mine.push(job.id);
+            }
+            mine
+        }));
+    }
+    let mut claimed = Vec::new();
+    for worker in workers {
+        claimed.extend(worker.await.unwrap());
+    }
+    assert_eq!(claimed.len(), JOBS as usize);
+    assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), JOBS as usize);
+}

@@ -1,0 +1,8 @@
+//! The port's semantics on a real database.
+
+mod conversations;
+mod jobs;
+mod memories;
+mod model;
+mod opening;
+mod users;

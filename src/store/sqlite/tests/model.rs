@@ -1,0 +1,302 @@
+//! Random sequences of operations on the job table, against a plain model.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use crate::base::error::Kind;
+use crate::domain::conversation::Progress;
+use crate::domain::ids::{ConversationId, JobId};
+use crate::domain::job::{Job, JobKind, Lane, Lease, Payload};
+use crate::store::sqlite::testing::{Fixture, at, segment, window};
+use crate::store::{Conversations, Jobs};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Add(u32, Lane),
+    Close,
+    Claim,
+    Complete(usize),
+    Fail(usize, Option<u64>),
+    Void(bool),
+    Retry(usize),
+    Requeue,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let lane = prop::sample::select(vec![Lane::Interactive, Lane::Live, Lane::Backlog]);
+    prop_oneof![
+        4 => (0..6_u32, lane).prop_map(|(seq, lane)| Op::Add(seq, lane)),
+        1 => Just(Op::Close),
+        6 => Just(Op::Claim),
+        4 => any::<usize>().prop_map(Op::Complete),
+        3 => (any::<usize>(), prop::option::of(0..5_u64)).prop_map(|(i, r)| Op::Fail(i, r)),
+        1 => any::<bool>().prop_map(Op::Void),
+        2 => any::<usize>().prop_map(Op::Retry),
+        1 => Just(Op::Requeue),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Window(u32),
+    Finish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Leased,
+    Done,
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    subject: Subject,
+    lane: u8,
+    state: State,
+    attempts: u32,
+    epoch: i64,
+    run_at: u64,
+}
+
+/// Jobs in the order they were made, and which windows wait.
+#[derive(Default)]
+struct Model {
+    jobs: Vec<Entry>,
+    waiting: HashMap<u32, bool>,
+    closed: bool,
+}
+
+impl Model {
+    fn live(&self, subject: Subject) -> Option<usize> {
+        self.jobs.iter().position(|job| {
+            job.subject == subject && matches!(job.state, State::Ready | State::Leased)
+        })
+    }
+
+    fn enqueue(&mut self, subject: Subject, lane: u8, now: u64) {
+        match self.live(subject) {
+            Some(i) => {
+                let job = &mut self.jobs[i];
+                job.lane = job.lane.min(lane);
+                job.attempts -= u32::from(job.state == State::Leased);
+                job.state = State::Ready;
+            }
+            None => self.jobs.push(Entry {
+                subject,
+                lane,
+                state: State::Ready,
+                attempts: 0,
+                epoch: 0,
+                run_at: now,
+            }),
+        }
+    }
+
+    fn settle(&mut self, lane: u8, now: u64) {
+        if self.closed && !self.waiting.values().any(|waits| *waits) {
+            self.enqueue(Subject::Finish, lane, now);
+        }
+    }
+
+    fn next(&self, now: u64) -> Option<usize> {
+        (0..self.jobs.len())
+            .filter(|i| self.jobs[*i].state == State::Ready && self.jobs[*i].run_at <= now)
+            .min_by_key(|i| (self.jobs[*i].lane, *i))
+    }
+
+    fn holds(&self, i: usize, lease: Lease) -> bool {
+        self.jobs[i].state == State::Leased && self.jobs[i].epoch == lease.epoch
+    }
+}
+
+/// The table as the model sees it, and the ids of its rows.
+async fn table(f: &Fixture) -> (Vec<Entry>, Vec<JobId>) {
+    let rows = f
+        .store
+        .read(|db| {
+            let mut statement = db.prepare(
+                "select w.seq, j.lane, j.state, j.attempts, j.epoch, j.run_at, j.id
+                 from jobs j left join windows w on w.id = j.window_id order by j.id",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let seq: Option<u32> = row.get(0)?;
+                let state: String = row.get(2)?;
+                let run_at: i64 = row.get(5)?;
+                let entry = Entry {
+                    subject: seq.map_or(Subject::Finish, Subject::Window),
+                    lane: row.get(1)?,
+                    state: match state.as_str() {
+                        "ready" => State::Ready,
+                        "leased" => State::Leased,
+                        "done" => State::Done,
+                        _ => State::Dead,
+                    },
+                    attempts: row.get(3)?,
+                    epoch: row.get(4)?,
+                    run_at: u64::try_from((run_at - at(0).millis()) / 1000).unwrap(),
+                };
+                Ok((entry, row.get::<_, JobId>(6)?))
+            })?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        })
+        .await
+        .unwrap();
+    rows.into_iter().unzip()
+}
+
+async fn complete(f: &Fixture, id: &ConversationId, job: &Job, now: u64) -> Result<(), Kind> {
+    let done = match &job.payload {
+        Payload::Window(window) => {
+            f.store.complete_window(job.lease(), *window, &[segment("x")], "e", at(now)).await
+        }
+        Payload::Conversation(_) => {
+            let (done, skipped) = (Progress::Completed, Progress::Skipped);
+            f.store.finish_conversation(job.lease(), id, done, skipped, &[], at(now)).await
+        }
+    };
+    done.map_err(|error| error.kind())
+}
+
+async fn run(ops: Vec<Op>) {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    let mut model = Model::default();
+    // Every claim ever given out, with its job's place in the table.
+    let mut claims: Vec<(usize, Job)> = Vec::new();
+
+    for (step, op) in ops.into_iter().enumerate() {
+        let now = u64::try_from(step).unwrap();
+        let (_, ids) = table(&f).await;
+        match op {
+            Op::Add(seq, lane) => {
+                f.store.add_window(&id, 1, &window(seq), lane, at(now)).await.unwrap();
+                if let std::collections::hash_map::Entry::Vacant(new) = model.waiting.entry(seq) {
+                    new.insert(true);
+                    model.enqueue(Subject::Window(seq), lane.rank(), now);
+                }
+            }
+            Op::Close => {
+                // The lane of the last window, by its place in the conversation.
+                let lane = model
+                    .jobs
+                    .iter()
+                    .filter_map(|job| match job.subject {
+                        Subject::Window(seq) => Some((seq, job.lane)),
+                        Subject::Finish => None,
+                    })
+                    .max()
+                    .map_or(Lane::Live.rank(), |(_, lane)| lane);
+                f.close(&id, &[]).await;
+                if !model.closed {
+                    model.closed = true;
+                    model.settle(lane, now);
+                }
+            }
+            Op::Claim => {
+                let kinds = [JobKind::Transcribe, JobKind::Finish];
+                let job = f.store.claim_job(&kinds, "w", at(now)).await.unwrap();
+                let expected = model.next(now);
+                assert_eq!(job.as_ref().map(|job| job.id), expected.map(|i| ids[i]));
+                if let (Some(i), Some(job)) = (expected, job) {
+                    let entry = &mut model.jobs[i];
+                    entry.state = State::Leased;
+                    entry.attempts += 1;
+                    entry.epoch += 1;
+                    claims.push((i, job));
+                }
+            }
+            Op::Complete(pick) if !claims.is_empty() => {
+                let (i, job) = &claims[pick % claims.len()];
+                let outcome = complete(&f, &id, job, now).await;
+                if model.holds(*i, job.lease()) {
+                    assert_eq!(outcome, Ok(()));
+                    model.jobs[*i].state = State::Done;
+                    let lane = model.jobs[*i].lane;
+                    if let Subject::Window(seq) = model.jobs[*i].subject {
+                        model.waiting.insert(seq, false);
+                        model.settle(lane, now);
+                    }
+                } else {
+                    assert_eq!(outcome, Err(Kind::Conflict));
+                }
+            }
+            Op::Fail(pick, retry) if !claims.is_empty() => {
+                let (i, job) = &claims[pick % claims.len()];
+                let retry_at = retry.map(|delay| now + delay);
+                let outcome = f.store.fail_job(job.lease(), "e", retry_at.map(at), at(now)).await;
+                if model.holds(*i, job.lease()) {
+                    outcome.unwrap();
+                    let entry = &mut model.jobs[*i];
+                    let (subject, lane) = (entry.subject, entry.lane);
+                    match retry_at {
+                        Some(time) => {
+                            entry.state = State::Ready;
+                            entry.run_at = time;
+                        }
+                        None => {
+                            entry.state = State::Dead;
+                            if let Subject::Window(seq) = subject {
+                                model.waiting.insert(seq, false);
+                                model.settle(lane, now);
+                            }
+                        }
+                    }
+                } else {
+                    assert_eq!(outcome.unwrap_err().kind(), Kind::Conflict);
+                }
+            }
+            Op::Void(uncount) => {
+                let voided = f.store.void_leases(uncount, at(now)).await.unwrap();
+                let mut expected = 0;
+                for job in model.jobs.iter_mut().filter(|job| job.state == State::Leased) {
+                    job.state = State::Ready;
+                    job.attempts -= u32::from(uncount);
+                    expected += 1;
+                }
+                assert_eq!(voided, expected);
+            }
+            Op::Retry(pick) if !ids.is_empty() => {
+                let i = pick % ids.len();
+                let outcome = f.store.retry_job(ids[i], at(now)).await.map_err(|e| e.kind());
+                let subject = model.jobs[i].subject;
+                if model.jobs[i].state != State::Dead {
+                    assert_eq!(outcome, Err(Kind::NotFound));
+                } else if model.live(subject).is_some() {
+                    assert_eq!(outcome, Err(Kind::Conflict));
+                } else {
+                    assert_eq!(outcome, Ok(()));
+                    model.jobs[i].state = State::Ready;
+                    model.jobs[i].attempts = 0;
+                    model.jobs[i].run_at = now;
+                    if let Subject::Window(seq) = subject {
+                        model.waiting.insert(seq, true);
+                    }
+                }
+            }
+            Op::Requeue => {
+                assert_eq!(f.store.requeue_lost(at(now)).await.unwrap(), 0, "nothing is lost");
+            }
+            Op::Complete(_) | Op::Fail(..) | Op::Retry(_) => {}
+        }
+        let (jobs, _) = table(&f).await;
+        assert_eq!(jobs, model.jobs, "after step {step}");
+        for subject in (0..6).map(Subject::Window).chain([Subject::Finish]) {
+            let live = |job: &&Entry| {
+                job.subject == subject && matches!(job.state, State::Ready | State::Leased)
+            };
+            assert!(jobs.iter().filter(live).count() <= 1, "two live jobs for {subject:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_table_follows_the_model(ops in prop::collection::vec(op(), 1..60)) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(ops));
+    }
+}

@@ -1,0 +1,202 @@
+//! People, devices, settings, and the audit trail.
+
+use async_trait::async_trait;
+use rusqlite::params;
+
+use super::{SqliteStore, rows};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::ids::UserId;
+use crate::domain::user::{Device, User};
+use crate::store::{UserUpdate, Users};
+
+#[async_trait]
+impl Users for SqliteStore {
+    async fn add_user(&self, user: &User) -> Result<()> {
+        let user = user.clone();
+        self.write(move |tx| {
+            let email = user.email.to_lowercase();
+            if rows::first(tx, USER_BY_EMAIL, [&email], rows::user)?.is_some() {
+                return Err(Error::new(Kind::Conflict, format!("{email} is taken")));
+            }
+            rows::run(
+                tx,
+                "insert into users (id, email, password_hash, display_name, is_active,
+                                    is_superuser, is_verified, token_epoch, created_at)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    user.id.as_str(),
+                    email,
+                    user.password_hash,
+                    user.display_name,
+                    user.is_active,
+                    user.is_superuser,
+                    user.is_verified,
+                    user.token_epoch,
+                    user.created_at.millis(),
+                ],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn user(&self, id: &UserId) -> Result<Option<User>> {
+        let id = id.clone();
+        self.read(move |db| {
+            rows::first(db, "select * from users where id = ?1", [id.as_str()], rows::user)
+        })
+        .await
+    }
+
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        let email = email.to_lowercase();
+        self.read(move |db| rows::first(db, USER_BY_EMAIL, [email], rows::user)).await
+    }
+
+    async fn users(&self) -> Result<Vec<User>> {
+        self.read(|db| rows::all(db, "select * from users order by created_at, id", [], rows::user))
+            .await
+    }
+
+    async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User> {
+        let id = id.clone();
+        self.write(move |tx| {
+            let ends_tokens = update.end_tokens || update.password_hash.is_some();
+            rows::first(
+                tx,
+                "update users set
+                     password_hash = coalesce(?2, password_hash),
+                     display_name = coalesce(?3, display_name),
+                     is_active = coalesce(?4, is_active),
+                     is_superuser = coalesce(?5, is_superuser),
+                     token_epoch = token_epoch + ?6
+                 where id = ?1 returning *",
+                params![
+                    id.as_str(),
+                    update.password_hash,
+                    update.display_name,
+                    update.is_active,
+                    update.is_superuser,
+                    i64::from(ends_tokens),
+                ],
+                rows::user,
+            )?
+            .ok_or_else(no_user)
+        })
+        .await
+    }
+
+    async fn remove_user(&self, id: &UserId) -> Result<()> {
+        let id = id.clone();
+        self.write(move |tx| {
+            let owns: bool = tx
+                .prepare_cached(
+                    "select exists (select 1 from conversations where user_id = ?1)
+                         or exists (select 1 from memories where user_id = ?1)",
+                )?
+                .query_row([id.as_str()], |row| row.get(0))?;
+            if owns {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    "this user still has conversations or memories",
+                ));
+            }
+            match rows::run(tx, "delete from users where id = ?1", [id.as_str()])? {
+                0 => Err(no_user()),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn see_device(&self, device: &Device) -> Result<()> {
+        let device = device.clone();
+        self.write(move |tx| {
+            let changed = rows::run(
+                tx,
+                "insert into devices (client_id, user_id, device_name, first_seen, last_seen)
+                 values (?1, ?2, ?3, ?4, ?5)
+                 on conflict (client_id) do update set
+                     device_name = coalesce(excluded.device_name, device_name),
+                     last_seen = max(last_seen, excluded.last_seen)
+                 where user_id = excluded.user_id",
+                params![
+                    device.client_id.as_str(),
+                    device.user_id.as_str(),
+                    device.device_name,
+                    device.first_seen.millis(),
+                    device.last_seen.millis(),
+                ],
+            )?;
+            match changed {
+                0 => Err(Error::new(Kind::Conflict, "this device belongs to another user")),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn devices(&self, user: Option<&UserId>) -> Result<Vec<Device>> {
+        let user = user.cloned();
+        self.read(move |db| match user {
+            Some(user) => rows::all(
+                db,
+                "select * from devices where user_id = ?1 order by first_seen, client_id",
+                [user.as_str()],
+                rows::device,
+            ),
+            None => rows::all(
+                db,
+                "select * from devices order by first_seen, client_id",
+                [],
+                rows::device,
+            ),
+        })
+        .await
+    }
+
+    async fn setting(&self, key: &str) -> Result<Option<String>> {
+        let key = key.to_owned();
+        self.read(move |db| rows::first(db, SETTING, [key], |row| row.get(0))).await
+    }
+
+    async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.write(move |tx| {
+            rows::run(
+                tx,
+                "insert into settings (key, value) values (?1, ?2) on conflict do nothing",
+                [&key, &value],
+            )?;
+            Ok(rows::first(tx, SETTING, [&key], |row| row.get(0))?.unwrap_or(value))
+        })
+        .await
+    }
+
+    async fn audit(
+        &self,
+        at: Timestamp,
+        actor: Option<&UserId>,
+        action: &str,
+        subject: &str,
+    ) -> Result<()> {
+        let (actor, action, subject) = (actor.cloned(), action.to_owned(), subject.to_owned());
+        self.write(move |tx| {
+            rows::run(
+                tx,
+                "insert into audit (at, actor, action, subject) values (?1, ?2, ?3, ?4)",
+                params![at.millis(), actor.as_ref().map(UserId::as_str), action, subject],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+const USER_BY_EMAIL: &str = "select * from users where email = ?1";
+const SETTING: &str = "select value from settings where key = ?1";
+
+fn no_user() -> Error {
+    Error::new(Kind::NotFound, "there is no such user")
+}

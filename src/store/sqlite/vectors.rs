@@ -1,0 +1,241 @@
+//! The vectors of memories, indexed by sqlite-vec in the same database.
+//!
+//! sqlite-vec compares each vector of a user with the query, one float after
+//! another. So the index keeps one bit a dimension, its sign: 48 bytes for 384
+//! floats, compared by counting differing bits. The nearest by bits are then
+//! put in order by the whole vectors, which stay in `memories`.
+
+use rusqlite::auto_extension::{RawAutoExtension, register_auto_extension};
+use rusqlite::{Connection, params};
+
+use super::rows;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::ids::{MemoryId, UserId};
+
+/// Candidates by bits for each result wanted.
+const OVERSAMPLING: usize = 8;
+/// Candidates at least: few results need proportionally more.
+const FEWEST_CANDIDATES: usize = 256;
+/// The most that sqlite-vec returns.
+const MOST_CANDIDATES: usize = 4096;
+
+/// Vectors in one row of the index. sqlite-vec picks the best of a row by
+/// going over it once for each result, so small rows make large results cheap;
+/// each user has rows of their own, so they also keep small users small.
+const CHUNK: usize = 128;
+
+/// The widest vector sqlite-vec takes.
+const WIDEST: usize = 8192;
+
+/// Makes every connection opened from now on know sqlite-vec. A second time
+/// changes nothing.
+#[allow(unsafe_code)]
+pub(super) fn register() -> Result<()> {
+    // SAFETY: sqlite3_vec_init is the entry point of an extension: the crate
+    // declares it without its parameters, and in C it has exactly those of
+    // RawAutoExtension. It opens and closes no database and leaves the list of
+    // extensions alone.
+    unsafe {
+        register_auto_extension(std::mem::transmute::<*const (), RawAutoExtension>(
+            sqlite_vec::sqlite3_vec_init as *const (),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Ties the vectors to a model the first time. `Conflict` when they are tied to
+/// another.
+pub(super) fn bind(tx: &Connection, model: &str, width: usize) -> Result<()> {
+    match bound(tx)? {
+        None => create(tx, model, width),
+        Some((known, known_width)) if known == model && known_width == width => Ok(()),
+        Some((known, known_width)) => Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "memories are indexed by the embedding model {known} ({known_width} wide), and \
+                 {model} ({width} wide) is configured; configure {known} again, or run \
+                 `friend-lite reindex` to change over"
+            ),
+        )),
+    }
+}
+
+/// Ties the vectors to another model, with an empty index.
+pub(super) fn rebind(tx: &Connection, model: &str, width: usize) -> Result<()> {
+    tx.execute_batch("drop table if exists memory_vectors; delete from embedding_model")?;
+    create(tx, model, width)
+}
+
+fn create(tx: &Connection, model: &str, width: usize) -> Result<()> {
+    if width == 0 || width > WIDEST {
+        let message = format!("an embedding {width} wide cannot be indexed (1 to {WIDEST})");
+        return Err(Error::new(Kind::BadInput, message));
+    }
+    rows::run(
+        tx,
+        "insert into embedding_model (only, model, width) values (1, ?1, ?2)",
+        params![model, i64::try_from(width).unwrap_or(i64::MAX)],
+    )?;
+    tx.execute_batch(&format!(
+        "create virtual table memory_vectors using vec0 (
+             seq integer primary key,
+             user_id text partition key,
+             signs bit[{}],
+             chunk_size = {CHUNK}
+         )",
+        signs_len(width) * 8
+    ))?;
+    Ok(())
+}
+
+/// Indexes the vector of the memory `seq` of `user`, in place of an earlier one.
+pub(super) fn put(tx: &Connection, seq: i64, user: &UserId, vector: &[f32]) -> Result<()> {
+    let width = width(tx)?.ok_or_else(|| {
+        Error::new(Kind::Conflict, "no embedding model has been bound to the store yet")
+    })?;
+    check(vector, width)?;
+    // vec0 has no INSERT OR REPLACE.
+    delete(tx, seq)?;
+    rows::run(
+        tx,
+        "insert into memory_vectors (seq, user_id, signs) values (?1, ?2, vec_bit(?3))",
+        params![seq, user.as_str(), signs(vector)],
+    )?;
+    Ok(())
+}
+
+/// Takes the memory `seq` out of the index.
+pub(super) fn delete(tx: &Connection, seq: i64) -> Result<()> {
+    if width(tx)?.is_some() {
+        rows::run(tx, "delete from memory_vectors where seq = ?1", [seq])?;
+    }
+    Ok(())
+}
+
+/// How many memories are indexed.
+pub(super) fn count(tx: &Connection) -> Result<i64> {
+    Ok(tx.query_row("select count(*) from memory_vectors", [], |row| row.get(0))?)
+}
+
+/// The `k` memories of `user` nearest to `vector`, nearest first, with their
+/// cosine similarity; none while no model is bound. `Conflict` for a vector of
+/// another width than the index has.
+pub(crate) fn nearest(
+    db: &Connection,
+    user: &UserId,
+    vector: &[f32],
+    k: usize,
+) -> Result<Vec<(MemoryId, f32)>> {
+    let Some(width) = width(db)? else { return Ok(Vec::new()) };
+    check(vector, width)?;
+    if k == 0 {
+        return Ok(Vec::new());
+    }
+    let candidates = k.saturating_mul(OVERSAMPLING).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
+    let mut statement = db.prepare_cached(
+        "select m.id, m.embedding from memory_vectors v cross join memories m on m.seq = v.seq
+         where v.signs match vec_bit(?1) and v.k = ?2 and v.user_id = ?3",
+    )?;
+    let mut found = statement
+        .query_map(
+            params![signs(vector), i64::try_from(candidates).unwrap_or(i64::MAX), user.as_str()],
+            |row| Ok((rows::memory_id(row)?, dot(vector, row.get_ref(1)?.as_blob()?))),
+        )?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    found.sort_by(|a, b| b.1.total_cmp(&a.1));
+    found.truncate(k);
+    Ok(found)
+}
+
+/// A vector as it is kept in `memories`: little-endian f32.
+pub(super) fn to_blob(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn bound(db: &Connection) -> Result<Option<(String, usize)>> {
+    rows::first(db, "select model, width from embedding_model", [], |row| {
+        Ok((row.get(0)?, usize::from(row.get::<_, u16>(1)?)))
+    })
+}
+
+fn width(db: &Connection) -> Result<Option<usize>> {
+    Ok(bound(db)?.map(|(_, width)| width))
+}
+
+fn check(vector: &[f32], width: usize) -> Result<()> {
+    if vector.len() != width {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "memories are indexed by vectors {width} wide, and this one is {} wide; run \
+                 `friend-lite reindex` after changing the embedding model",
+                vector.len()
+            ),
+        ));
+    }
+    if !vector.iter().all(|value| value.is_finite()) {
+        return Err(Error::new(Kind::BadInput, "an embedding holds a value that is not a number"));
+    }
+    Ok(())
+}
+
+/// Bytes of the signs of a vector; whole words, which sqlite-vec compares at once.
+fn signs_len(width: usize) -> usize {
+    width.div_ceil(64) * 8
+}
+
+/// One bit for each value: whether it is above zero.
+fn signs(vector: &[f32]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = vector
+        .chunks(8)
+        .map(|eight| eight.iter().rev().fold(0, |byte, value| (byte << 1) | u8::from(*value > 0.0)))
+        .collect();
+    bytes.resize(signs_len(vector.len()), 0);
+    bytes
+}
+
+/// The inner product with a stored vector: the cosine, both being unit length.
+fn dot(vector: &[f32], blob: &[u8]) -> f32 {
+    // Sums side by side, so that the compiler may use vector instructions:
+    // adding floats in another order than written is not its choice to make.
+    const LANES: usize = 16;
+    let (head, tail) = vector.as_chunks::<LANES>();
+    let (stored, _) = blob.as_chunks::<4>();
+    let (stored_head, stored_tail) = stored.as_chunks::<LANES>();
+    let mut sums = [0.0_f32; LANES];
+    for (a, b) in head.iter().zip(stored_head) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * f32::from_le_bytes(*b);
+        }
+    }
+    let rest: f32 = tail.iter().zip(stored_tail).map(|(a, b)| a * f32::from_le_bytes(*b)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_are_one_bit_a_dimension_in_whole_words() {
+        let mut vector = vec![-1.0; 65];
+        vector[0] = 1.0;
+        vector[9] = 1.0;
+        vector[64] = 1.0;
+        let bytes = signs(&vector);
+        assert_eq!(bytes.len(), 16);
+        assert_eq!((bytes[0], bytes[1], bytes[8]), (1, 2, 1));
+        assert_eq!(bytes.iter().map(|b| b.count_ones()).sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn the_dot_product_covers_every_value() {
+        for width in [1, 3, 15, 16, 17, 384] {
+            let a: Vec<f32> = (0..width).map(|i| i as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..width).map(|i| 0.5 * i as f32).collect();
+            let plain: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+            let ours = dot(&a, &to_blob(&b));
+            assert!((plain - ours).abs() <= plain.abs() * 1e-5, "{width}: {plain} {ours}");
+        }
+    }
+}
