@@ -1,19 +1,17 @@
 //! What the routes work with.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-
-use async_trait::async_trait;
-use axum::extract::ws::WebSocket;
 
 use super::auth::Auth;
 use super::health::Health;
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
-use crate::domain::ids::{ClientId, ConversationId, UserId};
+use crate::domain::ids::UserId;
 use crate::domain::user::User;
+use crate::ingest::Ingest;
 use crate::pipeline::recall::Recall;
+use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 
@@ -23,12 +21,12 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Search over memories.
     pub recall: Recall,
-    /// The devices that are connected.
-    pub live: Arc<dyn Live>,
+    /// The devices that are connected, and audio from them.
+    pub ingest: Arc<Ingest>,
+    /// Recordings on disk.
+    pub recordings: Recordings,
     /// Logins.
     pub auth: Auth,
-    /// Where recordings are.
-    pub audio_dir: PathBuf,
     /// The time.
     pub clock: Clock,
     /// The configuration in force.
@@ -58,54 +56,4 @@ impl Api {
 /// Whether `caller` may see what belongs to `owner`.
 pub fn may_see(caller: &User, owner: &UserId) -> bool {
     caller.is_superuser || caller.id == *owner
-}
-
-/// The devices that are connected now.
-#[async_trait]
-pub trait Live: Send + Sync {
-    /// All of them, in no order.
-    fn clients(&self) -> Vec<ClientStatus>;
-
-    /// Ends the open conversation of `client` and waits until that is recorded.
-    ///
-    /// # Errors
-    /// What recording and store return.
-    async fn close(&self, client: &ClientId) -> Result<CloseOutcome>;
-
-    /// Talks to a device of `user` until it goes or the daemon stops.
-    async fn serve_pcm(&self, socket: WebSocket, user: User, device: Option<String>);
-}
-
-/// A connected device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientStatus {
-    /// Its id.
-    pub client_id: ClientId,
-    /// Whose it is.
-    pub user_id: UserId,
-    /// The name it gave.
-    pub device: Option<String>,
-    /// When it connected.
-    pub connected_at: Timestamp,
-    /// When its open conversation began, if there is one.
-    pub conversation_start: Option<Timestamp>,
-    /// Its open conversation.
-    pub current_conversation: Option<ConversationId>,
-    /// Conversations since it connected, the open one included.
-    pub conversation_count: u64,
-    /// Windows of the open conversation that have been transcribed.
-    pub transcripts_count: u64,
-    /// When the last of them was.
-    pub last_transcript_at: Option<Timestamp>,
-}
-
-/// What asking a device to end its conversation came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseOutcome {
-    /// It ended this one.
-    Closed(ConversationId),
-    /// It had none open.
-    NoConversation,
-    /// It is not connected.
-    NotConnected,
 }

@@ -43,12 +43,11 @@ pub(super) async fn file(
         .filter(|conversation| may_see(&user, &conversation.user_id))
         .ok_or_else(ApiError::not_found)?;
     let name = &conversation.audio_path;
-    let file = match File::open(api.audio_dir.join(name)).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ApiError::not_found()),
-        Err(error) => return Err(unreadable(error).into()),
+    let (file, size) = match api.recordings.audio_file(name).await {
+        Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),
+        opened => opened?,
     };
-    let version = Version::of(&file).await?;
+    let version = Version::of(&file, size).await?;
     Ok(answer(file, &version, content_type(name), &headers).await?)
 }
 
@@ -61,7 +60,7 @@ struct Version {
 }
 
 impl Version {
-    async fn of(file: &File) -> Result<Self> {
+    async fn of(file: &File, size: u64) -> Result<Self> {
         let metadata = file.metadata().await.map_err(unreadable)?;
         let modified = metadata.modified().map_err(unreadable)?;
         let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -70,8 +69,8 @@ impl Version {
             .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
             .unwrap_or_default();
         Ok(Self {
-            size: metadata.len(),
-            etag: format!("\"{:x}-{:x}\"", since.as_nanos(), metadata.len()),
+            size,
+            etag: format!("\"{:x}-{size:x}\"", since.as_nanos()),
             modified: jiff::fmt::rfc2822::DateTimePrinter::new()
                 .timestamp_to_rfc9110_string(&date)
                 .context(Kind::Internal, UNREADABLE)?,

@@ -14,6 +14,7 @@ use crate::http::api::Api;
 use crate::http::auth::web_socket_user;
 use crate::http::params::Params;
 use crate::http::server::Place;
+use crate::ingest::ws;
 
 /// Bytes read at a time: the library's 128 KiB are held by each idle stream.
 const READ_BUFFER: usize = 8 * 1024;
@@ -46,7 +47,7 @@ pub(super) async fn pcm(
             // A task of the supervisor, so that shutdown waits for its last words.
             supervisor.once(async move {
                 match outcome {
-                    Ok(user) => api.live.serve_pcm(socket, user, device).await,
+                    Ok(user) => ws::serve(socket, api.ingest.clone(), user, device).await,
                     Err(error) => refuse(socket, &error).await,
                 }
                 drop(place);

@@ -71,7 +71,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<Value> {
             "llm_provider": "llama",
             "llm_model": api.health.model(Part::Llm),
             "embedding_model": api.health.model(Part::Embed),
-            "active_clients": api.live.clients().len(),
+            "active_clients": api.ingest.clients().count(),
             "new_conversation_timeout_minutes":
                 config.conversation.silence_timeout.get().as_secs_f64() / 60.0,
             "audio_cropping_enabled": false,

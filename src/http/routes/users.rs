@@ -15,20 +15,18 @@ pub(super) async fn me(
     State(api): State<Arc<Api>>,
     CurrentUser(user): CurrentUser,
 ) -> Result<Json<Value>, ApiError> {
-    let connected = api.live.clients();
     let devices: Map<String, Value> = api
         .store
         .devices(Some(&user.id))
         .await?
         .into_iter()
         .map(|device| {
-            let active = connected.iter().any(|client| client.client_id == device.client_id);
             let entry = json!({
                 "client_id": device.client_id,
                 "device_name": device.device_name,
                 "first_seen": device.first_seen.to_rfc3339(),
                 "last_seen": device.last_seen.to_rfc3339(),
-                "is_active": active,
+                "is_active": api.ingest.clients().get(&device.client_id).is_some(),
             });
             (device.client_id.to_string(), entry)
         })
