@@ -1,1 +1,112 @@
-//! (see the code map in lib.rs)
+//! Model runtimes as child processes.
+//!
+//! whisper.cpp and llama.cpp each live in a program of their own, fed over a
+//! pipe in the Wyoming framing. This side starts one on demand, gives it one
+//! request at a time, ends it when it hangs or idles, and starts it again after
+//! a crash ([`process`]); [`gate`] decides whose turn it is. The programs' side
+//! of the pipe is [`serve`]; what they share without a model is [`guard`] and
+//! [`words`].
+//!
+//! The runtimes themselves (`whisper.rs`, `llama/` in this directory) are
+//! compiled into those two programs only and must never be a module of this
+//! library: their copies of ggml do not mix.
+
+pub mod asr;
+pub mod gate;
+pub mod guard;
+pub mod messages;
+pub mod process;
+pub mod serve;
+mod stderr;
+pub mod words;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::error::{Context, Error, Kind, Result};
+
+/// The program that runs whisper.cpp.
+pub const WHISPER: &str = "friend-lite-whisper";
+/// The program that runs llama.cpp.
+pub const LLAMA: &str = "friend-lite-llama";
+
+/// The engine program called `name` in `dir`; with an empty `dir`, beside the
+/// running program or one directory up (where test programs find it).
+///
+/// # Errors
+/// `Config` when it is not there.
+pub fn program(name: &str, dir: &str) -> Result<PathBuf> {
+    let places = if dir.is_empty() {
+        let own = std::env::current_exe().context(Kind::Config, "cannot tell where I am installed")?;
+        own.ancestors().skip(1).take(2).map(Path::to_path_buf).collect()
+    } else {
+        vec![PathBuf::from(dir)]
+    };
+    places.iter().map(|place| place.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        let message = format!(
+            "the engine program {name} is not in {}; install it there or set engines.dir",
+            places.join(" or ")
+        );
+        Error::new(Kind::Config, message)
+    })
+}
+
+/// What every adapter of a local engine is given.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engine program; see [`program`].
+    pub program: PathBuf,
+    /// The model file.
+    pub model: PathBuf,
+    /// Threads of one inference.
+    pub threads: usize,
+    /// Niceness, 0 to 19.
+    pub nice: i32,
+    /// The engine is ended after this long without a request.
+    pub idle_timeout: Duration,
+    /// Time for one request, from when its turn comes.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    /// How to run the program, called `family` in names, with `more` arguments.
+    pub fn spec(&self, family: &str, more: &[&str]) -> process::Spec {
+        let mut args: Vec<OsString> = vec!["--model".into(), self.model.clone().into()];
+        for (name, value) in
+            [("--threads", self.threads.to_string()), ("--nice", self.nice.to_string())]
+        {
+            args.extend([name.into(), value.into()]);
+        }
+        args.extend(more.iter().map(OsString::from));
+        process::Spec {
+            name: format!("{family}/{}", model_name(&self.model)),
+            program: self.program.clone(),
+            model: self.model.clone(),
+            args,
+            idle_timeout: self.idle_timeout,
+        }
+    }
+}
+
+/// The file name of a model, as engines and records call it.
+pub fn model_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().to_str().unwrap();
+        let error = program(WHISPER, place).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.message().contains(WHISPER) && error.message().contains(place));
+        std::fs::write(dir.path().join(WHISPER), "").unwrap();
+        assert_eq!(program(WHISPER, place).unwrap(), dir.path().join(WHISPER));
+    }
+}

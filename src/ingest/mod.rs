@@ -1,1 +1,105 @@
-//! (see the code map in lib.rs)
+//! Audio in: sessions, which every source shares, and the sources themselves.
+//!
+//! A session turns what a device sends into conversations: a recording on disk,
+//! a row in the store, and windows of speech with the jobs that transcribe them.
+//! It never waits for a model.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::config::Config;
+use crate::domain::ids::ConversationId;
+use crate::domain::user::{Device, User};
+use crate::jobs::Wake;
+use crate::recording::Recordings;
+use crate::store::Store;
+use crate::supervisor::Supervisor;
+
+pub mod clients;
+#[cfg(test)]
+mod fake_store;
+mod frame;
+mod open;
+pub mod session;
+mod stream;
+pub mod ws;
+
+use clients::Clients;
+use session::Session;
+
+/// What sessions share.
+pub struct Ingest {
+    store: Arc<dyn Store>,
+    recordings: Recordings,
+    wake: Wake,
+    clock: Clock,
+    config: Arc<Config>,
+    supervisor: Supervisor,
+    clients: Clients,
+    open: Mutex<HashSet<ConversationId>>,
+}
+
+impl Ingest {
+    /// Ingest into `store` and `recordings`; `wake` is told of each new job.
+    pub fn new(
+        store: Arc<dyn Store>,
+        recordings: Recordings,
+        wake: Wake,
+        clock: Clock,
+        config: Arc<Config>,
+        supervisor: Supervisor,
+    ) -> Arc<Self> {
+        let (clients, open) = (Clients::default(), Mutex::default());
+        Arc::new(Self { store, recordings, wake, clock, config, supervisor, clients, open })
+    }
+
+    /// Who is connected.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Whether this process is still recording or closing that conversation: the
+    /// sweep leaves it alone then.
+    pub fn is_open(&self, id: &ConversationId) -> bool {
+        self.open_ids().contains(id)
+    }
+
+    /// Begins a session for `device` of `user`.
+    ///
+    /// # Errors
+    /// `Busy` when the user has as many streams as are allowed.
+    pub async fn connect(self: &Arc<Self>, user: &User, device: Option<&str>) -> Result<Session> {
+        let now = self.clock.now();
+        let limit = self.config.server.max_streams_per_user;
+        let (client, commands) = self.clients.register(&user.id, device, now, limit)?;
+        let session = Session::new(self.clone(), client.clone(), commands);
+        let seen = Device {
+            client_id: client.id().clone(),
+            user_id: user.id.clone(),
+            device_name: device.map(str::to_owned),
+            first_seen: now,
+            last_seen: now,
+        };
+        match self.store.see_device(&seen).await {
+            Ok(()) => {}
+            // The list of devices can wait; the audio cannot.
+            Err(error) if error.is_transient() => {
+                tracing::warn!(client = %client.id(), "device not noted: {}", error.report());
+            }
+            Err(error) => return Err(error),
+        }
+        tracing::info!(client = %client.id(), "connected");
+        Ok(session)
+    }
+
+    fn open_ids(&self) -> std::sync::MutexGuard<'_, HashSet<ConversationId>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The refusal of one stream too many.
+fn too_many(limit: usize) -> Error {
+    Error::new(Kind::Busy, format!("{limit} streams are open already; close one and try again"))
+}

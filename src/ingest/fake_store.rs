@@ -1,0 +1,247 @@
+//! A stand-in for the store, for tests of sessions alone: it keeps
+//! conversations and windows in memory, and fails when told to.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease, NewJob};
+use crate::domain::memory::{Memory, MemoryChange, MemoryHistory};
+use crate::domain::transcript::Segment;
+use crate::domain::user::{Device, User};
+use crate::store::{Conversations, Jobs, Memories, UserUpdate, Users};
+
+/// A conversation as the store was told of it.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) conversation: Conversation,
+    pub(super) windows: Vec<NewWindow>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct FakeStore(Arc<Mutex<State>>);
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) rows: Vec<Row>,
+    pub(super) devices: Vec<Device>,
+    /// How many of the next calls fail, and how.
+    pub(super) failures: Vec<Kind>,
+}
+
+impl FakeStore {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn rows(&self) -> Vec<Row> {
+        self.state().rows.clone()
+    }
+
+    fn may_fail(&self) -> Result<()> {
+        match self.state().failures.pop() {
+            Some(kind) => Err(Error::new(kind, "told to fail")),
+            None => Ok(()),
+        }
+    }
+
+    fn change(&self, id: &ConversationId, change: impl FnOnce(&mut Row)) -> Result<()> {
+        self.may_fail()?;
+        let mut state = self.state();
+        let row = state.rows.iter_mut().find(|row| row.conversation.id == *id);
+        change(row.ok_or_else(|| Error::new(Kind::NotFound, "no such conversation"))?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Users for FakeStore {
+    async fn add_user(&self, _: &User) -> Result<()> {
+        unreachable!()
+    }
+    async fn user(&self, _: &UserId) -> Result<Option<User>> {
+        unreachable!()
+    }
+    async fn user_by_email(&self, _: &str) -> Result<Option<User>> {
+        unreachable!()
+    }
+    async fn users(&self) -> Result<Vec<User>> {
+        unreachable!()
+    }
+    async fn update_user(&self, _: &UserId, _: UserUpdate) -> Result<User> {
+        unreachable!()
+    }
+    async fn remove_user(&self, _: &UserId) -> Result<()> {
+        unreachable!()
+    }
+    async fn see_device(&self, device: &Device) -> Result<()> {
+        self.may_fail()?;
+        self.state().devices.push(device.clone());
+        Ok(())
+    }
+    async fn devices(&self, _: Option<&UserId>) -> Result<Vec<Device>> {
+        unreachable!()
+    }
+    async fn setting(&self, _: &str) -> Result<Option<String>> {
+        unreachable!()
+    }
+    async fn setting_or_insert(&self, _: &str, _: &str) -> Result<String> {
+        unreachable!()
+    }
+    async fn audit(&self, _: Timestamp, _: Option<&UserId>, _: &str, _: &str) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Conversations for FakeStore {
+    async fn open_conversation(&self, conversation: &Conversation) -> Result<()> {
+        self.may_fail()?;
+        let row = Row { conversation: conversation.clone(), windows: Vec::new() };
+        self.state().rows.push(row);
+        Ok(())
+    }
+    async fn add_window(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        window: &NewWindow,
+        _: Lane,
+        _: Timestamp,
+    ) -> Result<()> {
+        self.change(id, |row| {
+            row.conversation.samples = samples;
+            row.windows.push(window.clone());
+        })
+    }
+    async fn close_conversation(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        windows: &[NewWindow],
+        reason: CloseReason,
+        at: Timestamp,
+    ) -> Result<()> {
+        self.change(id, |row| {
+            if row.conversation.is_open() {
+                row.conversation.samples = samples;
+                row.conversation.ended_at = Some(at);
+                row.conversation.close_reason = Some(reason);
+                row.windows.extend_from_slice(windows);
+            }
+        })
+    }
+    async fn conversation(&self, _: &ConversationId) -> Result<Option<Conversation>> {
+        unreachable!()
+    }
+    async fn conversation_by_audio(&self, _: &str) -> Result<Option<Conversation>> {
+        unreachable!()
+    }
+    async fn conversations(&self, _: Option<&UserId>, _: usize) -> Result<Vec<Conversation>> {
+        unreachable!()
+    }
+    async fn open_conversations(&self) -> Result<Vec<Conversation>> {
+        unreachable!()
+    }
+    async fn windows(&self, _: &ConversationId) -> Result<Vec<Window>> {
+        unreachable!()
+    }
+    async fn window(&self, _: WindowId) -> Result<Option<Window>> {
+        unreachable!()
+    }
+    async fn complete_window(
+        &self,
+        _: Lease,
+        _: WindowId,
+        _: &[Segment],
+        _: &str,
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn finish_conversation(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: Progress,
+        _: Progress,
+        _: &[NewJob],
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn requeue_lost(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Jobs for FakeStore {
+    async fn claim_job(&self, _: &[JobKind], _: &str, _: Timestamp) -> Result<Option<Job>> {
+        unreachable!()
+    }
+    async fn fail_job(&self, _: Lease, _: &str, _: Option<Timestamp>, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn void_leases(&self, _: bool, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn job_counts(&self) -> Result<JobCounts> {
+        unreachable!()
+    }
+    async fn next_due(&self, _: &[JobKind]) -> Result<Option<Timestamp>> {
+        unreachable!()
+    }
+    async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn dead_jobs(&self, _: usize) -> Result<Vec<Job>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Memories for FakeStore {
+    async fn complete_memories(
+        &self,
+        _: Lease,
+        _: &Conversation,
+        _: &[MemoryChange],
+        _: Option<&str>,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn memories(&self, _: &UserId, _: usize) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn memory_count(&self, _: &UserId) -> Result<u64> {
+        unreachable!()
+    }
+    async fn conversation_memories(&self, _: &ConversationId) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn memory(&self, _: &MemoryId) -> Result<Option<Memory>> {
+        unreachable!()
+    }
+    async fn memories_by_id(&self, _: &[MemoryId]) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn delete_memory(&self, _: &MemoryId, _: Timestamp) -> Result<bool> {
+        unreachable!()
+    }
+    async fn search_text(&self, _: &UserId, _: &str, _: usize) -> Result<Vec<MemoryId>> {
+        unreachable!()
+    }
+    async fn memory_history(&self, _: &MemoryId) -> Result<Vec<MemoryHistory>> {
+        unreachable!()
+    }
+    async fn bind_embedding(&self, _: &str, _: usize) -> Result<()> {
+        unreachable!()
+    }
+}

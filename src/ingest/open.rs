@@ -1,0 +1,228 @@
+//! One conversation from its first sample to its close.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Ingest;
+use super::clients::{Client, CurrentConversation};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Kind, Result};
+use crate::domain::conversation::{
+    CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE,
+};
+use crate::domain::ids::ConversationId;
+use crate::domain::job::Lane;
+use crate::recording::{Recorder, Recordings};
+
+/// Pauses between attempts at the store: about six seconds in all, which a
+/// device's send buffer bridges.
+const OPEN_PAUSES: [u64; 5] = [200, 400, 800, 1_600, 3_200];
+/// Pauses between attempts to close a conversation, before the sweep has to.
+const CLOSE_PAUSES: [u64; 6] = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000];
+/// Audio after which a window that could not be stored is tried again.
+const WINDOW_RETRY: u64 = 5 * SAMPLE_RATE as u64;
+
+/// A conversation that is being recorded.
+pub(super) struct Open {
+    listed: Listed,
+    recorder: Recorder,
+    /// Windows that are cut and not in the store yet.
+    pending: Vec<NewWindow>,
+    /// When, in samples, to try those again.
+    retry_at: u64,
+}
+
+/// Keeps a conversation in the lists of open ones while it exists.
+struct Listed {
+    ingest: Arc<Ingest>,
+    client: Arc<Client>,
+    id: ConversationId,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.ingest.open_ids().remove(&self.id);
+    }
+}
+
+impl Open {
+    /// Begins a conversation whose first sample was heard `age` samples ago: its
+    /// row, then its file.
+    pub(super) async fn begin(
+        ingest: &Arc<Ingest>,
+        client: &Arc<Client>,
+        age: usize,
+    ) -> Result<Self> {
+        let id = ConversationId::generate();
+        let age = i64::try_from(age).unwrap_or(0) * 1_000 / i64::from(SAMPLE_RATE);
+        let started_at = Timestamp::from_millis(ingest.clock.now().millis() - age);
+        let conversation = Conversation {
+            audio_path: Recordings::file_name(started_at, client.id(), &id),
+            id: id.clone(),
+            user_id: client.user_id().clone(),
+            client_id: client.id().clone(),
+            started_at,
+            ended_at: None,
+            close_reason: None,
+            samples: 0,
+            transcription: Progress::Pending,
+            memory: Progress::Pending,
+            error: None,
+            title: None,
+        };
+        ingest.open_ids().insert(id.clone());
+        let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
+        open_row(ingest, &conversation).await?;
+        let recorder = match ingest.recordings.create(&conversation).await {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                listed.close_row(0, &[], CloseReason::Disconnect).await;
+                return Err(error);
+            }
+        };
+        let current = CurrentConversation { id: conversation.id, started_at, windows: 0 };
+        tracing::info!(client = %client.id(), conversation = %current.id, "conversation opened");
+        client.begin(current);
+        Ok(Self { listed, recorder, pending: Vec::new(), retry_at: 0 })
+    }
+
+    /// Records `samples`.
+    pub(super) async fn append(&mut self, samples: &[i16]) -> Result<()> {
+        self.recorder.append(samples).await
+    }
+
+    /// Time left until audio must go to disk.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.recorder.due_in()
+    }
+
+    /// Sends audio to disk that is due.
+    pub(super) fn poll(&mut self) -> Result<()> {
+        self.recorder.poll()
+    }
+
+    /// Stores `windows` once their audio is on disk. One that the store cannot
+    /// take now is kept, and tried again later.
+    pub(super) async fn add_windows(&mut self, windows: &mut Vec<NewWindow>) -> Result<()> {
+        let due = !self.pending.is_empty() && self.recorder.samples() >= self.retry_at;
+        if windows.is_empty() && !due {
+            return Ok(());
+        }
+        if let Some(current) = &mut *self.listed.client.conversation() {
+            current.windows += u32::try_from(windows.len()).unwrap_or(0);
+        }
+        self.pending.append(windows);
+        self.recorder.sync().await?;
+        let Listed { ingest, id, .. } = &self.listed;
+        let samples = self.recorder.samples();
+        while let Some(window) = self.pending.first() {
+            let now = ingest.clock.now();
+            match ingest.store.add_window(id, samples, window, Lane::Live, now).await {
+                Ok(()) => ingest.wake.wake(),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(conversation = %id, "window kept for later: {}", error.report());
+                    self.retry_at = samples + WINDOW_RETRY;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(conversation = %id, "window refused: {}", error.report());
+                }
+            }
+            self.pending.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Ends the conversation: its file, then its row with the `last` windows.
+    pub(super) async fn close(self, last: Vec<NewWindow>, reason: CloseReason) {
+        let Self { listed, recorder, mut pending, .. } = self;
+        listed.client.conversation().take();
+        pending.extend(last);
+        let (samples, error) = recorder.close().await;
+        if let Some(error) = error {
+            tracing::error!(conversation = %listed.id, "the end of a recording is not on disk: {}", error.report());
+            // What is not there cannot be transcribed.
+            for window in &mut pending {
+                window.spans.retain(|span| span.end <= samples);
+            }
+            pending.retain(|window| !window.spans.is_empty());
+        }
+        listed.close_row(samples, &pending, reason).await;
+    }
+}
+
+impl Listed {
+    /// Closes the row; goes on trying in the background while the store cannot.
+    async fn close_row(self, samples: u64, windows: &[NewWindow], reason: CloseReason) {
+        let at = self.ingest.clock.now();
+        match self.try_close(samples, windows, reason, at).await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(conversation = %self.id, "closing it later: {}", error.report());
+                let (supervisor, windows) = (self.ingest.supervisor.clone(), windows.to_vec());
+                supervisor.once(self.keep_closing(samples, windows, reason, at));
+            }
+            Err(error) => {
+                tracing::error!(conversation = %self.id, "cannot close it: {}", error.report());
+            }
+            Ok(()) => {}
+        }
+    }
+
+    async fn keep_closing(
+        self,
+        samples: u64,
+        windows: Vec<NewWindow>,
+        reason: CloseReason,
+        at: Timestamp,
+    ) {
+        let stop = self.ingest.supervisor.stop_token();
+        for pause in CLOSE_PAUSES {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                () = stop.cancelled() => {}
+            }
+            match self.try_close(samples, &windows, reason, at).await {
+                Err(error) if error.is_transient() && !stop.is_cancelled() => {}
+                Err(error) => {
+                    tracing::warn!(conversation = %self.id, "left to the sweep: {}", error.report());
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
+        tracing::warn!(conversation = %self.id, "left to the sweep");
+    }
+
+    async fn try_close(
+        &self,
+        samples: u64,
+        windows: &[NewWindow],
+        reason: CloseReason,
+        at: Timestamp,
+    ) -> Result<()> {
+        let Self { ingest, id, .. } = self;
+        ingest.store.close_conversation(id, samples, windows, reason, at).await?;
+        ingest.wake.wake();
+        tracing::info!(
+            conversation = %id,
+            seconds = samples / u64::from(SAMPLE_RATE),
+            reason = reason.as_str(),
+            "conversation closed"
+        );
+        Ok(())
+    }
+}
+
+/// Adds the row, waiting a little for a store that is busy.
+async fn open_row(ingest: &Ingest, conversation: &Conversation) -> Result<()> {
+    for pause in OPEN_PAUSES {
+        match ingest.store.open_conversation(conversation).await {
+            Err(error) if error.is_transient() && error.kind() != Kind::NoSpace => {
+                tracing::warn!("opening a conversation again: {}", error.report());
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            done => return done,
+        }
+    }
+    ingest.store.open_conversation(conversation).await
+}

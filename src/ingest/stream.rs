@@ -1,0 +1,178 @@
+//! What a session needs once audio comes: where conversations begin and end in
+//! the stream, by the audio's own clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Ingest;
+use super::clients::Client;
+use super::open::Open;
+use crate::audio::convert::Converter;
+use crate::audio::pcm::PcmFormat;
+use crate::audio::segmenter::Segmenter;
+use crate::audio::vad::FRAME;
+use crate::base::error::Result;
+use crate::config::Interval;
+use crate::domain::conversation::{CloseReason, NewWindow, SAMPLE_RATE};
+
+/// Samples looked at together, 0.3 s: no window can begin and end within them.
+const PIECE: usize = 10 * FRAME;
+
+/// A stream of audio on its way into conversations.
+pub(super) struct Stream {
+    ingest: Arc<Ingest>,
+    client: Arc<Client>,
+    converter: Converter,
+    segmenter: Segmenter,
+    /// Audio from before speech, on a stream without boundaries.
+    pre_roll: Vec<i16>,
+    open: Option<Open>,
+    samples: Vec<i16>,
+    windows: Vec<NewWindow>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        ingest: &Arc<Ingest>,
+        client: &Arc<Client>,
+        format: PcmFormat,
+    ) -> Result<Self> {
+        Ok(Self {
+            ingest: ingest.clone(),
+            client: client.clone(),
+            converter: Converter::new(format)?,
+            segmenter: Segmenter::new(&ingest.config.transcribe),
+            pre_roll: Vec::new(),
+            open: None,
+            samples: Vec::new(),
+            windows: Vec::new(),
+        })
+    }
+
+    /// Takes bytes of `format`. `bounded`: between audio-start and audio-stop.
+    pub(super) async fn push(
+        &mut self,
+        bytes: &[u8],
+        format: PcmFormat,
+        bounded: bool,
+    ) -> Result<()> {
+        if format != self.converter.format() {
+            let next = Converter::new(format)?;
+            self.flush(bounded).await?;
+            self.converter = next;
+        }
+        self.client.heard(self.ingest.clock.now());
+        self.converter.push(bytes, &mut self.samples)?;
+        self.accept_all(bounded).await
+    }
+
+    /// Takes what the converter still holds.
+    pub(super) async fn flush(&mut self, bounded: bool) -> Result<()> {
+        self.converter.finish(&mut self.samples)?;
+        self.accept_all(bounded).await
+    }
+
+    /// Whether a conversation is being recorded.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Time left until audio must go to disk.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.open.as_ref().and_then(Open::due_in)
+    }
+
+    /// Sends audio to disk that is due.
+    pub(super) fn poll(&mut self) -> Result<()> {
+        self.open.as_mut().map_or(Ok(()), Open::poll)
+    }
+
+    /// Closes the conversation, if there is one.
+    pub(super) async fn close(&mut self, reason: CloseReason) {
+        let mut windows = std::mem::take(&mut self.windows);
+        windows.extend(self.segmenter.finish());
+        self.segmenter.restart();
+        self.pre_roll.clear();
+        if let Some(open) = self.open.take() {
+            open.close(windows, reason).await;
+        }
+    }
+
+    /// Ends the stream: nothing it holds is lost.
+    pub(super) async fn end(mut self: Box<Self>, bounded: bool, reason: CloseReason) {
+        // What fails here was tried just before; the close tries once more and reports.
+        let _ = self.flush(bounded).await;
+        self.close(reason).await;
+    }
+
+    async fn accept_all(&mut self, bounded: bool) -> Result<()> {
+        let mut samples = std::mem::take(&mut self.samples);
+        let mut result = Ok(());
+        for piece in samples.chunks(PIECE) {
+            result = self.accept(piece, bounded).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        samples.clear();
+        samples.shrink_to(8 * PIECE);
+        self.samples = samples;
+        result
+    }
+
+    async fn accept(&mut self, piece: &[i16], bounded: bool) -> Result<()> {
+        if self.open.is_none() && bounded {
+            self.segmenter.restart();
+            self.pre_roll.clear();
+            self.open = Some(Open::begin(&self.ingest, &self.client, piece.len()).await?);
+        }
+        let Some(open) = &mut self.open else { return self.await_speech(piece).await };
+        // Both before anything that can fail: samples and windows count alike.
+        let recorded = open.append(piece).await;
+        self.segmenter.push(piece, &mut self.windows);
+        recorded?;
+        open.add_windows(&mut self.windows).await?;
+        self.close_if_due().await;
+        Ok(())
+    }
+
+    /// On a stream without boundaries: a conversation begins a little before the
+    /// first speech.
+    async fn await_speech(&mut self, piece: &[i16]) -> Result<()> {
+        self.segmenter.push(piece, &mut self.windows);
+        self.pre_roll.extend_from_slice(piece);
+        // Whole frames, so that a recording keeps the detector's grid.
+        let lead = samples(self.ingest.config.conversation.pre_roll).next_multiple_of(FRAME as u64);
+        let held_from = self.segmenter.position() - self.pre_roll.len() as u64;
+        let Some(first) = self.segmenter.first_speech() else {
+            let keep = usize::try_from(lead).unwrap_or(0) + FRAME;
+            if self.pre_roll.len() > 2 * keep + PIECE {
+                self.pre_roll.drain(..self.pre_roll.len() - keep);
+            }
+            return Ok(());
+        };
+        let origin = first.saturating_sub(lead).max(held_from);
+        let before = usize::try_from(origin - held_from).unwrap_or(0);
+        let held = std::mem::take(&mut self.pre_roll);
+        let held = held.get(before..).unwrap_or_default();
+        self.segmenter.rebase(origin);
+        let open = Open::begin(&self.ingest, &self.client, held.len()).await?;
+        self.open.insert(open).append(held).await
+    }
+
+    async fn close_if_due(&mut self) {
+        let limits = &self.ingest.config.conversation;
+        let position = self.segmenter.position();
+        let quiet = self.segmenter.last_speech().map_or(0, |last| position.saturating_sub(last));
+        if position >= samples(limits.max_length) {
+            self.close(CloseReason::MaxLength).await;
+        } else if quiet >= samples(limits.silence_timeout) {
+            self.close(CloseReason::Silence).await;
+        }
+    }
+}
+
+/// A length of time in samples.
+fn samples(interval: Interval) -> u64 {
+    (interval.get().as_secs_f64() * f64::from(SAMPLE_RATE)) as u64
+}

@@ -1,0 +1,319 @@
+//! `/ws_pcm`: audio over a WebSocket, as Wyoming events or as bare PCM.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::Ingest;
+use super::frame::{self, Event, Format, Payload};
+use super::session::Session;
+use crate::audio::pcm::PcmFormat;
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::conversation::CloseReason;
+use crate::domain::user::User;
+
+/// The longest time between pings of ours.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Time a client has to take a message from us, or to answer a close.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Complaints one connection gets; a client that reads none of them gets no more.
+const MAX_COMPLAINTS: u32 = 100;
+
+/// Close codes of RFC 6455.
+const GOING_AWAY: u16 = 1001;
+const INTERNAL_ERROR: u16 = 1011;
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// Why a connection ended.
+enum Ending {
+    /// The client left, or was cut off.
+    Disconnect,
+    /// Nothing came for too long.
+    Silent,
+    /// The daemon stops.
+    Shutdown,
+    /// The audio cannot be taken.
+    Failed(Error),
+}
+
+/// Serves one socket until it ends; the conversation is closed by then.
+pub async fn serve(
+    mut socket: WebSocket,
+    ingest: Arc<Ingest>,
+    user: User,
+    device: Option<String>,
+) {
+    let session = match ingest.connect(&user, device.as_deref()).await {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::warn!("stream refused: {}", error.report());
+            return refuse(&mut socket, &error).await;
+        }
+    };
+    let mut connection = Connection {
+        last_heard: ingest.clock.monotonic(),
+        socket,
+        session,
+        expected: None,
+        complaints: 0,
+    };
+    let ending = connection.run(&ingest).await;
+    let Connection { mut socket, session, .. } = connection;
+    let client = session.client_id().clone();
+    match ending {
+        Ending::Disconnect => session.end(CloseReason::Disconnect).await,
+        Ending::Silent => {
+            tracing::warn!(%client, "no sign of life, connection ended");
+            session.end(CloseReason::Disconnect).await;
+            close(&mut socket, GOING_AWAY, "nothing was heard for too long").await;
+        }
+        Ending::Shutdown => {
+            session.end(CloseReason::Shutdown).await;
+            close(&mut socket, GOING_AWAY, "the server is stopping").await;
+        }
+        Ending::Failed(error) => {
+            tracing::error!(%client, "audio cannot be taken: {}", error.report());
+            session.end(CloseReason::Disconnect).await;
+            refuse(&mut socket, &error).await;
+        }
+    }
+}
+
+/// One client.
+struct Connection {
+    socket: WebSocket,
+    session: Session,
+    /// What the next binary frame is, when an event announced it: audio of that
+    /// format, or something to skip.
+    expected: Option<Expected>,
+    last_heard: Duration,
+    complaints: u32,
+}
+
+enum Expected {
+    Audio(Option<PcmFormat>),
+    Nothing,
+}
+
+/// Wakes the connection at the earliest of its times.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    at: Duration,
+}
+
+impl Alarm {
+    fn set(&mut self, now: Duration, at: Duration) {
+        self.at = at;
+        self.sleep.set(sleep(at.saturating_sub(now)));
+    }
+}
+
+impl Connection {
+    async fn run(&mut self, ingest: &Ingest) -> Ending {
+        let ready = r#"{"type":"ready","message":"WebSocket connection established"}"#;
+        if !send(&mut self.socket, Message::Text(format!("{ready}\n").into())).await {
+            return Ending::Disconnect;
+        }
+        let clock = &ingest.clock;
+        let limit = ingest.config.server.stream_timeout.get();
+        let interval = PING_INTERVAL.min(limit / 3);
+        let token = ingest.supervisor.stop_token();
+        let mut stopped = std::pin::pin!(token.cancelled());
+        let mut next_ping = self.last_heard + interval;
+        let mut alarm = Alarm { sleep: Box::pin(sleep(interval)), at: next_ping };
+        loop {
+            let outcome = tokio::select! {
+                message = self.socket.recv() => {
+                    let outcome = match message {
+                        Some(Ok(Message::Text(text))) => self.on_text(&text).await,
+                        Some(Ok(Message::Binary(bytes))) => self.on_binary(&bytes).await,
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Disconnect,
+                    };
+                    // After it is dealt with: our own slowness is not the client's silence.
+                    self.last_heard = clock.monotonic();
+                    outcome
+                }
+                request = self.session.next_request() => {
+                    self.session.fulfil(request).await;
+                    Ok(())
+                }
+                () = alarm.sleep.as_mut() => {
+                    let now = clock.monotonic();
+                    if now.saturating_sub(self.last_heard) >= limit {
+                        return Ending::Silent;
+                    }
+                    if now >= next_ping {
+                        next_ping = now + interval;
+                        if !send(&mut self.socket, Message::Ping(Default::default())).await {
+                            return Ending::Disconnect;
+                        }
+                    }
+                    alarm.set(now, next_ping.min(self.last_heard + limit));
+                    self.session.poll()
+                }
+                () = &mut stopped => return Ending::Shutdown,
+            };
+            if let Err(error) = outcome {
+                return Ending::Failed(error);
+            }
+            if let Some(due) = self.session.due_in() {
+                let now = clock.monotonic();
+                if now + due < alarm.at {
+                    alarm.set(now, now + due);
+                }
+            }
+        }
+    }
+
+    async fn on_text(&mut self, mut text: &str) -> Result<()> {
+        loop {
+            match frame::text(text) {
+                Ok((event, payload, rest)) => {
+                    self.on_event(event, payload).await?;
+                    text = rest;
+                }
+                Err(error) => {
+                    self.complain(&error).await;
+                    return Ok(());
+                }
+            }
+            if text.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn on_binary(&mut self, mut bytes: &[u8]) -> Result<()> {
+        match self.expected.take() {
+            Some(Expected::Audio(format)) => return self.session.audio(bytes, format).await,
+            Some(Expected::Nothing) => return Ok(()),
+            None => {}
+        }
+        let Ok(mut found) = frame::binary(bytes) else {
+            return self.session.audio(bytes, None).await;
+        };
+        loop {
+            let (event, payload, rest) = found;
+            self.on_event(event, payload).await?;
+            bytes = rest;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            found = match frame::binary(bytes) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.complain(&error).await;
+                    return Ok(());
+                }
+            };
+        }
+    }
+
+    async fn on_event(&mut self, event: Event, payload: Payload<'_>) -> Result<()> {
+        match event {
+            Event::AudioStart(format) => {
+                if let Ok(format) = self.checked(format).await {
+                    self.session.audio_start(format.unwrap_or(PcmFormat::SPEECH));
+                }
+            }
+            Event::AudioChunk(format) => {
+                if payload == Payload::None {
+                    return Ok(());
+                }
+                match (self.checked(format).await, payload) {
+                    (Ok(format), Payload::Here(bytes)) => {
+                        return self.session.audio(bytes, format).await;
+                    }
+                    (Ok(format), _) => {
+                        self.expected = Some(Expected::Audio(format));
+                        return Ok(());
+                    }
+                    // Told already; its payload is skipped below.
+                    (Err(()), _) => {}
+                }
+            }
+            Event::AudioStop => self.session.audio_stop().await,
+            Event::Other => {}
+        }
+        if payload == Payload::Next {
+            self.expected = Some(Expected::Nothing);
+        }
+        Ok(())
+    }
+
+    /// The format, unless it is nonsense; the client is told then.
+    async fn checked(&mut self, format: Format) -> std::result::Result<Option<PcmFormat>, ()> {
+        match format.pcm() {
+            Ok(format) => Ok(format),
+            Err(error) => {
+                self.complain(&error).await;
+                Err(())
+            }
+        }
+    }
+
+    /// Tells the client that a frame was ignored.
+    async fn complain(&mut self, error: &Error) {
+        self.complaints += 1;
+        if self.complaints <= MAX_COMPLAINTS {
+            tracing::debug!(client = %self.session.client_id(), "frame ignored: {}", error.report());
+            // One that cannot be sent shows at the next receive.
+            send(&mut self.socket, error_message("invalid_frame", error.message(), None)).await;
+        }
+    }
+}
+
+/// Says why audio is not taken, and closes.
+async fn refuse(socket: &mut WebSocket, error: &Error) {
+    let (name, code) = match error.kind() {
+        Kind::NoSpace => ("disk_full", TRY_AGAIN_LATER),
+        Kind::Busy => ("too_many_streams", TRY_AGAIN_LATER),
+        _ if error.is_transient() => ("unavailable", TRY_AGAIN_LATER),
+        _ => ("internal_error", INTERNAL_ERROR),
+    };
+    // Paths and other internals stay in the log.
+    let reason = match error.kind() {
+        Kind::NoSpace => "the disk is full: audio is not accepted until there is room",
+        Kind::Busy => error.message(),
+        _ if error.is_transient() => "audio cannot be recorded now; try again",
+        _ => "audio cannot be recorded",
+    };
+    send(socket, error_message(name, reason, Some(code))).await;
+    close(socket, code, reason).await;
+}
+
+fn error_message(name: &str, message: &str, code: Option<u16>) -> Message {
+    let mut body = serde_json::json!({"type": "error", "error": name, "message": message});
+    if let (Some(code), Some(body)) = (code, body.as_object_mut()) {
+        body.insert("code".into(), code.into());
+    }
+    Message::Text(format!("{body}\n").into())
+}
+
+/// Sends, unless the client does not take it in time. False when it is gone.
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(SEND_TIMEOUT, socket.send(message)).await, Ok(Ok(())))
+}
+
+/// Closes from our side, and gives the client a moment to answer: dropping a
+/// socket with unread data resets it, and the reason would not arrive.
+async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
+    // A close frame holds at most 123 bytes of reason.
+    let reason: String = reason.chars().filter(char::is_ascii).take(120).collect();
+    let frame = CloseFrame { code, reason: Utf8Bytes::from(reason) };
+    if send(socket, Message::Close(Some(frame))).await {
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            while let Some(Ok(_)) = socket.recv().await {}
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+#[path = "ws_tests.rs"]
+mod tests;

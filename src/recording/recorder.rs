@@ -1,0 +1,189 @@
+//! Writes one recording without making its source wait for the disk.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::wav_file::WavFile;
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Result};
+use crate::supervisor::blocking;
+
+/// Samples that may gather while the disk is slow: two minutes, 4 MiB.
+const BACKLOG: usize = 2 << 20;
+
+/// Appends to a recording. One write is in flight at a time; what arrives
+/// meanwhile gathers in memory. Dropping one without [`Recorder::close`] still
+/// hands everything to the system, but does not wait for the disk.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+    /// When the oldest gathered sample must go to disk.
+    due: Option<Duration>,
+    /// The last write failed: the file still holds samples to write.
+    behind: bool,
+    samples: u64,
+    sync_interval: Duration,
+    clock: Clock,
+}
+
+/// What the recorder and its write in flight have in common.
+struct Shared {
+    /// Held while writing.
+    file: Mutex<WavFile>,
+    /// Appended and not written; never held for longer than a copy takes.
+    gathered: Mutex<Vec<i16>>,
+}
+
+impl Shared {
+    fn gathered(&self) -> MutexGuard<'_, Vec<i16>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file, with all that has gathered handed to it.
+    fn file(&self) -> MutexGuard<'_, WavFile> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.add(std::mem::take(&mut *self.gathered()));
+        file
+    }
+}
+
+impl Recorder {
+    pub(super) fn new(file: WavFile, sync_interval: Duration, clock: Clock) -> Self {
+        Self {
+            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default() }),
+            write: None,
+            due: None,
+            behind: false,
+            samples: 0,
+            sync_interval,
+            clock,
+        }
+    }
+
+    /// Samples appended so far.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Appends `samples`. They are kept whatever this returns. It waits for the
+    /// disk only when two minutes have gathered, or when the sync interval is
+    /// zero.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Storage` when an earlier write failed; the next call tries
+    /// it again.
+    pub async fn append(&mut self, samples: &[i16]) -> Result<()> {
+        self.samples += samples.len() as u64;
+        let backlog = {
+            let mut gathered = self.shared.gathered();
+            if gathered.is_empty() {
+                // A second and a bit, so that it does not grow step by step.
+                gathered.reserve(20_000);
+            }
+            gathered.extend_from_slice(samples);
+            gathered.len()
+        };
+        if self.sync_interval.is_zero() || backlog >= BACKLOG {
+            return self.sync().await;
+        }
+        if self.due.is_none() && backlog > 0 {
+            self.due = Some(self.clock.monotonic() + self.sync_interval);
+        }
+        self.poll()
+    }
+
+    /// Time left until what has gathered must go to disk; none when nothing
+    /// has. [`Recorder::poll`] is to be called then.
+    pub fn due_in(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_sub(self.clock.monotonic()))
+    }
+
+    /// Starts a write when one is due and none is in flight.
+    ///
+    /// # Errors
+    /// As [`Recorder::append`].
+    pub fn poll(&mut self) -> Result<()> {
+        if !self.due.is_some_and(|due| self.clock.monotonic() >= due) {
+            return Ok(());
+        }
+        if let Some(write) = &mut self.write {
+            match write.now_or_never() {
+                None => {
+                    // Asked again a little later, when the write will have ended.
+                    self.due = Some(self.clock.monotonic() + self.sync_interval / 4);
+                    return Ok(());
+                }
+                Some(result) => self.wrote(result)?,
+            }
+        }
+        self.start();
+        Ok(())
+    }
+
+    /// Waits until everything appended so far is on disk.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Storage` when a write fails; nothing is forgotten, and the
+    /// next call tries it again.
+    pub async fn sync(&mut self) -> Result<()> {
+        if let Some(write) = &mut self.write {
+            let result = write.await;
+            // A failure here is made good or met again by the write below.
+            let _ = self.wrote(result);
+        }
+        if self.behind || !self.shared.gathered().is_empty() {
+            self.start();
+            if let Some(write) = &mut self.write {
+                let result = write.await;
+                self.wrote(result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the recording. Returns the samples that are on disk for good, and,
+    /// where those are not all that were appended, why.
+    pub async fn close(mut self) -> (u64, Option<Error>) {
+        let error = self.sync().await.err();
+        let synced = self.shared.file().synced();
+        (synced, error)
+    }
+
+    /// Notes how the write in flight ended.
+    fn wrote(&mut self, result: Result<()>) -> Result<()> {
+        self.write = None;
+        self.behind = result.is_err();
+        if self.behind {
+            self.due = Some(self.clock.monotonic() + self.sync_interval);
+        }
+        result
+    }
+
+    /// Hands what has gathered to a write.
+    fn start(&mut self) {
+        self.due = None;
+        let shared = self.shared.clone();
+        let mut write = Box::pin(blocking(move || shared.file().sync()));
+        // Work begins with the first poll.
+        self.write = Some(match (&mut write).now_or_never() {
+            None => write,
+            Some(result) => Box::pin(std::future::ready(result)),
+        });
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Waits at most for the write in flight.
+        let mut file = self.shared.file();
+        if file.waiting() > 0
+            && let Err(error) = file.write()
+        {
+            tracing::error!(samples = file.waiting(), "audio is lost: {}", error.report());
+        }
+    }
+}
