@@ -1,7 +1,7 @@
 //! Who is connected, and what each of them is doing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +29,8 @@ pub struct ClientView {
     pub last_audio_at: Option<Timestamp>,
     /// The conversation it is recording.
     pub conversation: Option<CurrentConversation>,
+    /// Conversations since it connected, the current one included.
+    pub conversation_count: u32,
 }
 
 /// A conversation that is being recorded.
@@ -56,6 +58,7 @@ pub(super) struct Client {
     connected_at: Timestamp,
     last_audio: AtomicI64,
     conversation: Mutex<Option<CurrentConversation>>,
+    conversation_count: AtomicU32,
     commands: mpsc::Sender<Command>,
 }
 
@@ -127,6 +130,7 @@ impl Clients {
             connected_at: now,
             last_audio: AtomicI64::new(i64::MIN),
             conversation: Mutex::default(),
+            conversation_count: AtomicU32::new(0),
             commands,
         });
         clients.insert(id, client.clone());
@@ -157,6 +161,12 @@ impl Client {
         self.last_audio.store(now.millis(), Ordering::Relaxed);
     }
 
+    /// Notes that a conversation began.
+    pub(super) fn begin(&self, conversation: CurrentConversation) {
+        *self.conversation() = Some(conversation);
+        self.conversation_count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The conversation that is being recorded.
     pub(super) fn conversation(&self) -> MutexGuard<'_, Option<CurrentConversation>> {
         self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,6 +181,7 @@ impl Client {
             connected_at: self.connected_at,
             last_audio_at: (heard != i64::MIN).then_some(Timestamp::from_millis(heard)),
             conversation: self.conversation().clone(),
+            conversation_count: self.conversation_count.load(Ordering::Relaxed),
         }
     }
 }

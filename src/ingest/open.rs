@@ -82,7 +82,7 @@ impl Open {
         };
         let current = CurrentConversation { id: conversation.id, started_at, windows: 0 };
         tracing::info!(client = %client.id(), conversation = %current.id, "conversation opened");
-        *client.conversation() = Some(current);
+        client.begin(current);
         Ok(Self { listed, recorder, pending: Vec::new(), retry_at: 0 })
     }
 

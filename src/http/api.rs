@@ -1,0 +1,59 @@
+//! What the routes work with.
+
+use std::sync::Arc;
+
+use super::auth::Auth;
+use super::health::Health;
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::config::Config;
+use crate::domain::ids::UserId;
+use crate::domain::user::User;
+use crate::ingest::Ingest;
+use crate::pipeline::recall::Recall;
+use crate::recording::Recordings;
+use crate::store::Store;
+use crate::supervisor::Supervisor;
+
+/// The state of the router.
+pub struct Api {
+    /// Users, conversations, memories.
+    pub store: Arc<dyn Store>,
+    /// Search over memories.
+    pub recall: Recall,
+    /// The devices that are connected, and audio from them.
+    pub ingest: Arc<Ingest>,
+    /// Recordings on disk.
+    pub recordings: Recordings,
+    /// Logins.
+    pub auth: Auth,
+    /// The time.
+    pub clock: Clock,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Starts the tasks of streams.
+    pub supervisor: Supervisor,
+    /// How the parts of the daemon are.
+    pub health: Health,
+}
+
+impl Api {
+    /// Whose rows a request is about: `wanted` for an administrator, else the
+    /// caller's own.
+    ///
+    /// # Errors
+    /// `NotFound` when `wanted` is somebody else, or nobody.
+    pub async fn owner(&self, caller: &User, wanted: Option<&str>) -> Result<User> {
+        let wanted = match wanted {
+            Some(id) if id != caller.id.as_str() => UserId::from_text(id),
+            _ => return Ok(caller.clone()),
+        };
+        let found = if caller.is_superuser { self.store.user(&wanted).await? } else { None };
+        found.ok_or_else(|| Error::new(Kind::NotFound, "User not found"))
+    }
+}
+
+/// Whether `caller` may see what belongs to `owner`.
+pub fn may_see(caller: &User, owner: &UserId) -> bool {
+    caller.is_superuser || caller.id == *owner
+}

@@ -1,0 +1,116 @@
+//! The first administrator.
+
+use super::password::{self, Passwords};
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::config::Config;
+use crate::domain::ids::UserId;
+use crate::domain::user::User;
+use crate::store::{Store, UserUpdate};
+
+/// The administrator that was made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// E-mail address to log in with.
+    pub email: String,
+    /// The password, only when it was generated: to be shown once.
+    pub password: Option<String>,
+}
+
+/// Makes an administrator when there is none. A user who already has the
+/// configured address becomes one and keeps their password.
+///
+/// # Errors
+/// `Config` when the configured address or password cannot be used, or what the
+/// store returns.
+pub async fn bootstrap_admin(
+    store: &dyn Store,
+    config: &Config,
+    clock: &Clock,
+) -> Result<Option<Bootstrap>> {
+    if store.users().await?.iter().any(|user| user.is_superuser) {
+        return Ok(None);
+    }
+    let email = normal_email(&config.auth.admin_email);
+    check_email(&email)
+        .map_err(|error| Error::new(Kind::Config, format!("auth.admin_email: {error}")))?;
+    if let Some(user) = store.user_by_email(&email).await? {
+        let update = UserUpdate { is_superuser: Some(true), ..UserUpdate::default() };
+        store.update_user(&user.id, update).await?;
+        store.audit(clock.now(), None, "user-promoted", &email).await?;
+        return Ok(Some(Bootstrap { email, password: None }));
+    }
+
+    let configured = config.auth.admin_password.expose();
+    let generated = configured.is_empty().then(password::generate);
+    let password = generated.as_deref().unwrap_or(configured);
+    password::check(password)
+        .map_err(|error| Error::new(Kind::Config, format!("auth.admin_password: {error}")))?;
+    let hash = Passwords::new(config.auth.bcrypt_cost).hash(password).await?;
+    add_user(store, clock, &email, hash, Some("Administrator"), true).await?;
+    Ok(Some(Bootstrap { email, password: generated }))
+}
+
+/// Adds a user who may log in, with its audit row.
+///
+/// # Errors
+/// `BadInput` when `email` is no address, `Conflict` when it is taken, or what
+/// the store returns.
+pub async fn add_user(
+    store: &dyn Store,
+    clock: &Clock,
+    email: &str,
+    password_hash: String,
+    display_name: Option<&str>,
+    is_superuser: bool,
+) -> Result<User> {
+    let email = normal_email(email);
+    check_email(&email)?;
+    let now = clock.now();
+    let user = User {
+        id: UserId::generate(now.seconds()),
+        email,
+        password_hash,
+        display_name: display_name.map(str::to_owned),
+        is_active: true,
+        is_superuser,
+        is_verified: true,
+        token_epoch: 0,
+        created_at: now,
+    };
+    store.add_user(&user).await?;
+    store.audit(now, None, "user-created", &user.email).await?;
+    Ok(user)
+}
+
+/// The form in which addresses are kept and compared.
+pub fn normal_email(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// Whether `email` looks like an address; only a message to it could tell more.
+fn check_email(email: &str) -> Result<()> {
+    let plausible = email.len() <= super::MAX_EMAIL
+        && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+        && !email.contains(|c: char| c.is_whitespace() || c.is_control());
+    if plausible {
+        return Ok(());
+    }
+    Err(Error::new(Kind::BadInput, "an e-mail address is needed, like name@example.com"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_for_form_only() {
+        for good in ["a@b", "ann.lee+x@example.com", "j\u{fc}rgen@example.org"] {
+            assert!(check_email(good).is_ok(), "{good}");
+        }
+        for bad in ["", "ann", "@host", "name@", "a b@c", "a@b\n"] {
+            assert!(check_email(bad).is_err(), "{bad}");
+        }
+        assert_eq!(normal_email("  Ann@Example.COM "), "ann@example.com");
+    }
+}

@@ -1,0 +1,40 @@
+//! A number for each request, and the headers every answer carries.
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::error::Cause;
+use crate::base::error::Kind;
+
+/// Tags the answer with `x-request-id` and logs a failure under the same
+/// number. The query is never logged: it can hold a token.
+pub(super) async fn tag(request: Request, next: Next) -> Response {
+    let id = format!("{:016x}", rand::random::<u64>());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+
+    let mut response = next.run(request).await;
+
+    if let Some(cause) = response.extensions().get::<Cause>() {
+        match cause.kind {
+            Kind::Internal | Kind::Storage | Kind::Config | Kind::NoSpace => {
+                tracing::error!(request = id, %method, path, "request failed: {}", cause.report);
+            }
+            Kind::Unavailable | Kind::Timeout => {
+                tracing::warn!(request = id, %method, path, "request failed: {}", cause.report);
+            }
+            _ => tracing::debug!(request = id, %method, path, "refused: {}", cause.report),
+        }
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Answers hold what people said: no cache keeps them unless a route says so.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}

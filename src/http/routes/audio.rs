@@ -1,0 +1,155 @@
+//! Recordings, streamed from disk.
+
+use std::io::{self, SeekFrom};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::response::Builder;
+use axum::http::{HeaderMap, HeaderName, Response, StatusCode, header};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use super::range::{Selection, select};
+use crate::base::error::{Context, Error, Kind, Result, io_kind};
+use crate::http::api::{Api, may_see};
+use crate::http::auth::CurrentUser;
+use crate::http::error::ApiError;
+
+/// Bytes read from disk at a time.
+const CHUNK: usize = 32 * 1024;
+
+const UNREADABLE: &str = "cannot read the recording";
+
+/// Dashboards ask for the directory to see whether recordings are served.
+pub(super) async fn root() -> StatusCode {
+    StatusCode::OK
+}
+
+/// A recording, whole or in part. The path is that of the recording's row,
+/// never one from the request.
+pub(super) async fn file(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let conversation = api
+        .store
+        .conversation_by_audio(&name)
+        .await?
+        .filter(|conversation| may_see(&user, &conversation.user_id))
+        .ok_or_else(ApiError::not_found)?;
+    let name = &conversation.audio_path;
+    let (file, size) = match api.recordings.audio_file(name).await {
+        Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),
+        opened => opened?,
+    };
+    let version = Version::of(&file, size).await?;
+    Ok(answer(file, &version, content_type(name), &headers).await?)
+}
+
+/// What identifies the bytes of a file at one time. That of a recording which
+/// is going on changes as it grows.
+struct Version {
+    size: u64,
+    etag: String,
+    modified: String,
+}
+
+impl Version {
+    async fn of(file: &File, size: u64) -> Result<Self> {
+        let metadata = file.metadata().await.map_err(unreadable)?;
+        let modified = metadata.modified().map_err(unreadable)?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let date = i64::try_from(since.as_secs())
+            .ok()
+            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+            .unwrap_or_default();
+        Ok(Self {
+            size,
+            etag: format!("\"{:x}-{size:x}\"", since.as_nanos()),
+            modified: jiff::fmt::rfc2822::DateTimePrinter::new()
+                .timestamp_to_rfc9110_string(&date)
+                .context(Kind::Internal, UNREADABLE)?,
+        })
+    }
+
+    /// Whether the client has these bytes already.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        match text(headers, header::IF_NONE_MATCH) {
+            Some(etags) => etags
+                .split(',')
+                .map(|etag| etag.trim().trim_start_matches("W/"))
+                .any(|etag| etag == "*" || etag == self.etag),
+            None => text(headers, header::IF_MODIFIED_SINCE) == Some(&self.modified),
+        }
+    }
+
+    /// What of them the client asks for. A part is only good for one who has
+    /// the rest of the same version.
+    fn selection(&self, headers: &HeaderMap) -> Selection {
+        let same = text(headers, header::IF_RANGE)
+            .is_none_or(|version| version == self.etag || version == self.modified);
+        match text(headers, header::RANGE) {
+            Some(range) if same => select(range, self.size),
+            _ => Selection::All,
+        }
+    }
+}
+
+async fn answer(
+    mut file: File,
+    version: &Version,
+    content_type: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
+    let base = Response::builder()
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, &version.etag)
+        .header(header::LAST_MODIFIED, &version.modified)
+        .header(header::CACHE_CONTROL, "private, no-cache");
+    if version.is_known(headers) {
+        return finish(base.status(StatusCode::NOT_MODIFIED), Body::empty());
+    }
+    let size = version.size;
+    let (base, start, length) = match version.selection(headers) {
+        Selection::All => (base.status(StatusCode::OK), 0, size),
+        Selection::Part { start, end } => {
+            let range = format!("bytes {start}-{end}/{size}");
+            let base = base.status(StatusCode::PARTIAL_CONTENT);
+            (base.header(header::CONTENT_RANGE, range), start, end - start + 1)
+        }
+        Selection::Unsatisfiable => {
+            let base = base.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let base = base.header(header::CONTENT_RANGE, format!("bytes */{size}"));
+            return finish(base, Body::empty());
+        }
+    };
+    file.seek(SeekFrom::Start(start)).await.map_err(unreadable)?;
+    let base =
+        base.header(header::CONTENT_TYPE, content_type).header(header::CONTENT_LENGTH, length);
+    finish(base, Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK)))
+}
+
+fn finish(builder: Builder, body: Body) -> Result<Response<Body>> {
+    builder.body(body).context(Kind::Internal, UNREADABLE)
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("wav") => "audio/x-wav",
+        Some("ogg" | "opus") => "audio/ogg",
+        _ => "application/octet-stream",
+    }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    Error::new(io_kind(&error), UNREADABLE).with_source(error)
+}

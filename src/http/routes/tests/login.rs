@@ -1,0 +1,202 @@
+use axum::body::Body;
+use axum::http::{Request, header};
+use serde_json::json;
+
+use super::{Answer, PASSWORD, World};
+use crate::store::UserUpdate;
+
+async fn post(world: &World, content_type: &str, body: &str) -> Answer {
+    let request = Request::post("/auth/jwt/login")
+        .header(header::CONTENT_TYPE, content_type)
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    world.send(request).await
+}
+
+async fn login(world: &World, email: &str, password: &str) -> Answer {
+    let form = format!("username={}&password={}", email.replace('@', "%40"), password);
+    post(world, "application/x-www-form-urlencoded", &form.replace(' ', "+")).await
+}
+
+#[tokio::test]
+async fn the_token_of_a_login_opens_the_api() {
+    let world = World::new().await;
+    let mut ann = world.person("ann", false).await;
+    let answer = login(&world, "Ann@Example.com", PASSWORD).await;
+    let body = answer.is(200);
+    assert_eq!(body["token_type"], "bearer");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("x-request-id").len(), 16);
+    ann.token = body["access_token"].as_str().unwrap().to_owned();
+    let me = world.get("/users/me", &ann).await.is(200);
+    assert_eq!(
+        me,
+        json!({
+            "id": ann.user.id, "email": "ann@example.com", "is_active": true,
+            "is_superuser": false, "is_verified": true, "display_name": "ann",
+            "registered_clients": {}, "primary_speakers": [],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_multipart_form_logs_in_too() {
+    let world = World::new().await;
+    world.person("ann", false).await;
+    let part = |name: &str, value: &str| {
+        format!("--XyZ\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let form =
+        [part("username", "ann@example.com"), part("password", PASSWORD), "--XyZ--\r\n".into()];
+    let content_type = "multipart/form-data; boundary=XyZ";
+    let body = post(&world, content_type, &form.concat()).await.is(200);
+    assert!(body["access_token"].is_string());
+    post(&world, content_type, "--XyZ\r\nContent-Dis").await.is(400);
+    post(&world, "multipart/form-data", &form.concat()).await.is(400);
+}
+
+#[tokio::test]
+async fn wrong_and_missing_credentials_are_told_apart() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let refusal = json!({ "detail": "LOGIN_BAD_CREDENTIALS" });
+    assert_eq!(login(&world, "ann@example.com", "wrong").await.is(400), refusal);
+    assert_eq!(login(&world, "nobody@example.com", PASSWORD).await.is(400), refusal);
+    let update = UserUpdate { is_active: Some(false), ..UserUpdate::default() };
+    world.api.store.update_user(&ann.user.id, update).await.unwrap();
+    assert_eq!(login(&world, "ann@example.com", PASSWORD).await.is(400), refusal);
+
+    let missing = |field: &str| json!({ "type": "missing", "loc": ["body", field], "msg": "Field required", "input": null });
+    let urlencoded = "application/x-www-form-urlencoded";
+    let both = json!({ "detail": [missing("username"), missing("password")] });
+    assert_eq!(post(&world, urlencoded, "").await.is(422), both);
+    assert_eq!(post(&world, "application/json", "{}").await.is(422), both);
+    let one = json!({ "detail": [missing("password")] });
+    assert_eq!(post(&world, urlencoded, "username=a&password=").await.is(422), one);
+    post(&world, urlencoded, &"x".repeat(20_000)).await.is(413);
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_and_the_rest_is_not() {
+    let world = World::new().await;
+    world.person("ann", false).await;
+    for _ in 0..3 {
+        login(&world, "ann@example.com", "wrong").await.is(400);
+    }
+    let answer = login(&world, "ann@example.com", PASSWORD).await;
+    let body = answer.is(429);
+    assert_eq!(body, json!({ "detail": "Too many failed logins; try again in 5 minutes" }));
+    assert_eq!(answer.header("retry-after"), "300");
+    world.ask("GET", "/api/auth/config", None).await.is(200);
+    world.clock.advance(std::time::Duration::from_secs(300));
+    login(&world, "ann@example.com", PASSWORD).await.is(200);
+}
+
+#[tokio::test]
+async fn a_token_ends_with_time_a_new_password_or_its_user() {
+    let world = World::new().await;
+    let (ann, ben) = (world.person("ann", false).await, world.person("ben", false).await);
+    let refusal = json!({ "detail": "Unauthorized" });
+    world.get("/users/me", &ann).await.is(200);
+
+    let update = UserUpdate { end_tokens: true, ..UserUpdate::default() };
+    world.api.store.update_user(&ann.user.id, update).await.unwrap();
+    assert_eq!(world.get("/users/me", &ann).await.is(401), refusal);
+    let fresh = login(&world, "ann@example.com", PASSWORD).await.is(200);
+    let token = fresh["access_token"].as_str().unwrap().to_owned();
+    let ann = super::Person { token, ..ann };
+    world.get("/users/me", &ann).await.is(200);
+
+    world.api.store.remove_user(&ann.user.id).await.unwrap();
+    world.get("/users/me", &ann).await.is(401);
+
+    world.get("/users/me", &ben).await.is(200);
+    world.clock.advance(std::time::Duration::from_secs(3600));
+    world.get("/users/me", &ben).await.is(401);
+}
+
+#[tokio::test]
+async fn logging_out_one_device_leaves_the_others() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    world.ask("POST", "/auth/jwt/logout", Some(&ann)).await.is(204);
+    world.get("/users/me", &ann).await.is(200);
+    world.ask("POST", "/auth/jwt/logout", None).await.is(401);
+    let audited = world.fixture.number("SELECT count(*) FROM audit WHERE action = 'logout'").await;
+    assert_eq!(audited, 1);
+}
+
+#[tokio::test]
+async fn logins_are_on_record() {
+    let world = World::new().await;
+    world.person("ann", false).await;
+    login(&world, "ann@example.com", "wrong").await.is(400);
+    let count = |sql| world.fixture.number(sql);
+    assert_eq!(count("SELECT count(*) FROM audit WHERE action = 'login'").await, 1);
+    assert_eq!(count("SELECT count(*) FROM audit WHERE action = 'login-failed'").await, 1);
+    assert_eq!(count("SELECT count(*) FROM audit WHERE action = 'user-created'").await, 1);
+    assert_eq!(count("SELECT count(*) FROM audit WHERE subject LIKE '%horse%'").await, 0);
+}
+
+#[tokio::test]
+async fn a_cookie_reads_anywhere_and_writes_from_our_pages_only() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let send = async |method: &str, path: &str, extra: &[(&str, &str)]| {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "pi.local:8000")
+            .header("cookie", format!("theme=dark; fastapiusersauth={}", ann.token));
+        for (name, value) in extra {
+            request = request.header(*name, *value);
+        }
+        world.send(request.body(Body::empty()).unwrap()).await
+    };
+    send("GET", "/users/me", &[]).await.is(200);
+    let logout = "/auth/jwt/logout";
+    assert_eq!(send("POST", logout, &[]).await.is(403), json!({ "detail": "Forbidden" }));
+    send("POST", logout, &[("origin", "http://evil.example")]).await.is(403);
+    send("POST", logout, &[("sec-fetch-site", "cross-site")]).await.is(403);
+    send("POST", logout, &[("origin", "http://pi.local:8000")]).await.is(204);
+    send("POST", logout, &[("sec-fetch-site", "same-origin")]).await.is(204);
+    // A header that is there decides: no falling back to the cookie.
+    send("GET", "/users/me", &[("authorization", "Bearer nonsense")]).await.is(401);
+    send("GET", "/users/me", &[("authorization", "Basic YTpi")]).await.is(401);
+}
+
+#[tokio::test]
+async fn every_private_route_asks_who_is_there() {
+    let world = World::new().await;
+    let refusal = json!({ "detail": "Unauthorized" });
+    for (method, path) in [
+        ("POST", "/auth/jwt/logout"),
+        ("GET", "/users/me"),
+        ("GET", "/api/clients/active"),
+        ("GET", "/api/active_clients"),
+        ("GET", "/api/conversations"),
+        ("GET", "/api/conversations/x"),
+        ("POST", "/api/conversations/x/close"),
+        ("GET", "/api/memories"),
+        ("GET", "/api/memories/search?query=x"),
+        ("GET", "/api/memories/search"),
+        ("DELETE", "/api/memories/x"),
+        ("GET", "/audio/x.wav"),
+    ] {
+        let answer = world.ask(method, path, None).await;
+        assert_eq!(answer.is(401), refusal, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_signing_key_survives_and_a_configured_one_wins() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let store = world.api.store.clone();
+    let mut config = (*world.api.config).clone();
+    let again = super::Auth::new(store.clone(), world.clock.clone(), &config).await.unwrap();
+    assert_eq!(again.verify(&ann.token).await.unwrap(), ann.user);
+    config.auth.secret_key = crate::config::Secret::new("another key, quite long");
+    let other = super::Auth::new(store, world.clock.clone(), &config).await.unwrap();
+    assert!(other.verify(&ann.token).await.is_err());
+}

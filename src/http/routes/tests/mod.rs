@@ -1,0 +1,170 @@
+//! The routes over a real store, recordings and ingest.
+
+mod audio;
+mod conversations;
+mod login;
+mod memories;
+mod sockets;
+mod system;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::base::clock::Clock;
+use crate::base::error::Result;
+use crate::config::{Config, Interval};
+use crate::domain::user::User;
+use crate::embed::Embedder;
+use crate::http::api::Api;
+use crate::http::auth::password::Passwords;
+use crate::http::auth::{Auth, add_user};
+use crate::http::health::Health;
+use crate::index::sqlite_vec::SqliteVecIndex;
+use crate::ingest::Ingest;
+use crate::jobs::Wake;
+use crate::pipeline::recall::Recall;
+use crate::recording::Recordings;
+use crate::store::Store;
+use crate::store::sqlite::testing::{Fixture, at, vector};
+use crate::supervisor::Supervisor;
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Everything behind the router, with a clock that stands still.
+struct World {
+    fixture: Fixture,
+    api: Arc<Api>,
+    router: Router,
+    clock: Clock,
+}
+
+/// Places every text on the first axis, as a test's first memory is.
+struct FirstAxis;
+
+#[async_trait]
+impl Embedder for FirstAxis {
+    fn name(&self) -> String {
+        "test-model".into()
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        Ok(texts.iter().map(|_| vector(0)).collect())
+    }
+}
+
+/// A user with a token.
+struct Person {
+    user: User,
+    token: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let fixture = Fixture::new();
+        let clock = Clock::simulated(at(100));
+        let mut config = Config::default();
+        config.auth.bcrypt_cost = 4;
+        config.auth.login_attempts = 3;
+        config.recording.sync_interval = Interval::from_secs(60);
+        let config = Arc::new(config);
+        let store: Arc<dyn Store> = Arc::new(fixture.store.clone());
+        let index = Arc::new(SqliteVecIndex::new(&fixture.store));
+        let recordings =
+            Recordings::open(fixture.dir.path(), Duration::from_secs(60), clock.clone()).unwrap();
+        let supervisor = Supervisor::new();
+        let ingest = Ingest::new(
+            store.clone(),
+            recordings.clone(),
+            Wake::default(),
+            clock.clone(),
+            config.clone(),
+            supervisor.clone(),
+        );
+        let api = Arc::new(Api {
+            recall: Recall::new(store.clone(), index, Arc::new(FirstAxis)),
+            auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
+            store,
+            ingest,
+            recordings,
+            clock: clock.clone(),
+            config,
+            supervisor,
+            health: Health::default(),
+        });
+        Self { fixture, router: super::router(api.clone()), api, clock }
+    }
+
+    /// A user who has logged in, by the name of `name@example.com`.
+    async fn person(&self, name: &str, admin: bool) -> Person {
+        let hash = Passwords::new(4).hash(PASSWORD).await.unwrap();
+        let email = format!("{name}@example.com");
+        let store = &*self.api.store;
+        let user = add_user(store, &self.clock, &email, hash, Some(name), admin).await.unwrap();
+        let peer = [192, 0, 2, 200].into();
+        let token = self.api.auth.login(&email, PASSWORD, peer).await.unwrap();
+        Person { user, token: token.expose().to_owned() }
+    }
+
+    async fn send(&self, mut request: Request<Body>) -> Answer {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 50_000));
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// A request with `person`'s token, or none.
+    async fn ask(&self, method: &str, path: &str, person: Option<&Person>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(person) = person {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", person.token));
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str, person: &Person) -> Answer {
+        self.ask("GET", path, Some(person)).await
+    }
+
+    fn audio_dir(&self) -> &Path {
+        self.api.recordings.dir()
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("{} {error}: {}", self.status, String::from_utf8_lossy(&self.body))
+        })
+    }
+
+    /// The body, after checking the status.
+    #[track_caller]
+    fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.body));
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    #[track_caller]
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap()
+    }
+}
