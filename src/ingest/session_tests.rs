@@ -220,7 +220,9 @@ async fn a_request_closes_the_conversation() {
     let mut session = bench.session().await;
     let clients = bench.ingest.clients().clone();
     let id = session.client_id().clone();
-    let kind = |result: Result<_>| result.map(|_: crate::domain::ids::ConversationId| ()).unwrap_err().kind();
+    let kind = |result: Result<_>| {
+        result.map(|_: crate::domain::ids::ConversationId| ()).unwrap_err().kind()
+    };
     assert_eq!(kind(clients.close_conversation(&id).await), Kind::BadInput);
     send(&mut session, &speech(2.0)).await;
     let asked = tokio::spawn({
@@ -339,9 +341,15 @@ async fn hour_of_stream() {
     let minute = bytes(&[speech(25.0), silence(8), speech(20.0), silence(7)].concat());
     let ticks = || {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2)
-                .map(|field| field.parse().unwrap()).collect();
+        let fields: Vec<u64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse().unwrap())
+            .collect();
         fields[0] + fields[1]
     };
     let before = ticks();

@@ -107,7 +107,7 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::append`].
     pub fn poll(&mut self) -> Result<()> {
-        if !self.due.is_some_and(|due| self.clock.monotonic() >= due) {
+        if self.due.is_none_or(|due| self.clock.monotonic() < due) {
             return Ok(());
         }
         if let Some(write) = &mut self.write {
