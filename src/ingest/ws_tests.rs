@@ -24,7 +24,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Bench, SocketAddr) {
             let task = serve(socket, ingest, user('1'), Some("laptop".into()));
             // Every connection holds one of these for as long as it lasts.
             println!("{} bytes of task", size_of_val(&task));
-            assert!(size_of_val(&task) < 3_072);
+            assert!(size_of_val(&task) < 4_096);
             task.await;
         })
     };
