@@ -109,7 +109,7 @@ mod tests {
         }
 
         fn recognize(&mut self, samples: &[f32], language: Option<&str>) -> Result<Transcript> {
-            let text = format!("{} {:?}", samples.len(), samples.first());
+            let text = format!("{} samples", samples.len());
             let (start, end, confidence) = (0.0, 1.0, 1.0);
             let segment =
                 Segment { start, end, text, speaker: None, confidence, words: Vec::new() };
@@ -136,12 +136,9 @@ mod tests {
         let german = Transcribe { name: None, language: Some("de".into()) };
         session.handle(Event::of(&german)).unwrap();
         let first = ask(&mut session, &[chunk(4), chunk(3)]).unwrap();
-        assert_eq!(
-            (first.text.as_str(), first.language.as_deref()),
-            ("3 Some(0.50195313)", Some("de"))
-        );
+        assert_eq!((first.text.as_str(), first.language.as_deref()), ("3 samples", Some("de")));
         let second = ask(&mut session, &[]).unwrap();
-        assert_eq!((second.text.as_str(), second.language), ("0 None", None));
+        assert_eq!((second.text.as_str(), second.language), ("0 samples", None));
     }
 
     #[test]
@@ -153,6 +150,6 @@ mod tests {
         stereo.format.channels = 2;
         let stereo = Event::of(&stereo).with_payload(vec![0; 64]);
         assert_eq!(ask(&mut session, &[stereo, chunk(8)]).unwrap_err().kind(), Kind::BadInput);
-        assert_eq!(ask(&mut session, &[chunk(8)]).unwrap().text, "4 Some(0.50195313)");
+        assert_eq!(ask(&mut session, &[chunk(8)]).unwrap().text, "4 samples");
     }
 }

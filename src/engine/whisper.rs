@@ -6,12 +6,12 @@ use friend_lite::base::error::{Context, Error, Kind, Result};
 use friend_lite::domain::conversation::SAMPLE_RATE;
 use friend_lite::domain::transcript::{Segment, Transcript};
 use friend_lite::engine::asr::Recognizer;
-use friend_lite::engine::guard::{self, Measures};
+use friend_lite::engine::guard::{Pass, Verdict};
 use friend_lite::engine::words::{Token, words};
 use friend_lite::wyoming::event::{Attribution, Info, Model, Program};
 use whisper_rs::{
-    FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperSegment,
-    WhisperState, get_lang_id, get_lang_max_id, get_lang_str,
+    FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperState,
+    get_lang_id, get_lang_max_id, get_lang_str,
 };
 
 /// Seconds of audio in one pass of the model.
@@ -28,6 +28,9 @@ const LEAST_SAMPLES: usize = SAMPLE_RATE as usize;
 const NOTHING: usize = SAMPLE_RATE as usize / 10;
 /// Tokens that one second of speech can make, in the languages that need most.
 const TOKENS_PER_SECOND: f32 = 20.0;
+
+/// Temperature of the second try.
+const WARM: f32 = 0.4;
 
 /// A loaded model.
 #[derive(Debug)]
@@ -74,6 +77,20 @@ impl Whisper {
         get_lang_str(found.0).ok_or_else(|| Error::new(Kind::Internal, "no language found"))
     }
 
+    /// The probability that nobody speaks in the last pass: that of its token
+    /// right after the start token, for which the model was trained. whisper.cpp
+    /// has a figure of the same name that reads the wrong row and is constant.
+    fn no_speech(&self, state: &mut WhisperState) -> Result<f32> {
+        let threads = usize::try_from(self.threads).unwrap_or(1);
+        let start = [self.context.token_sot()];
+        state.decode(&start, 0, threads).context(Kind::Internal, "whisper failed")?;
+        let logits = state.get_logits().context(Kind::Internal, "whisper failed")?;
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
+        let token = usize::try_from(self.context.token_nosp()).unwrap_or(usize::MAX);
+        Ok(logits.get(token).map_or(0.0, |logit| (logit - most).exp() / sum))
+    }
+
     fn params(&self, context: i32, language: Option<&'static str>) -> FullParams<'static, 'static> {
         let mut params = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
         params.set_n_threads(self.threads);
@@ -82,7 +99,12 @@ impl Whisper {
         params.set_no_context(true);
         params.set_token_timestamps(true);
         params.set_suppress_blank(true);
-        params.set_suppress_nst(true);
+        // Names of sounds are left to say: a model that may not write `[Music]`
+        // makes up a sentence instead. The guard takes them out.
+        params.set_suppress_nst(false);
+        // Its own retries go by a no-speech probability that is wrong (see
+        // [`Whisper::no_speech`]) and turn noise into sentences.
+        params.set_temperature_inc(0.0);
         params.set_print_progress(false);
         params.set_print_realtime(false);
         params.set_print_special(false);
@@ -90,35 +112,48 @@ impl Whisper {
         params
     }
 
-    fn segment(&self, segment: &WhisperSegment<'_>, length: f64) -> (Segment, Measures) {
-        let start = seconds(segment.start_timestamp()).clamp(0.0, length);
-        let end = seconds(segment.end_timestamp()).clamp(start, length);
-        let special = self.context.token_eot();
-        let (mut tokens, mut log_sum) = (Vec::new(), 0.0);
-        for token in (0..segment.n_tokens()).filter_map(|index| segment.get_token(index)) {
-            let data = token.token_data();
-            if data.id >= special {
-                continue;
+    /// One pass over `audio`, of which `length` seconds are real.
+    fn pass(
+        &self,
+        state: &mut WhisperState,
+        audio: &[f32],
+        length: f64,
+        params: FullParams<'_, '_>,
+    ) -> Result<Pass> {
+        state.full(params, audio).context(Kind::Internal, "whisper failed")?;
+        let no_speech = self.no_speech(state)?;
+        let (mut segments, mut log_sum, mut count) = (Vec::new(), 0.0, 0_u16);
+        for segment in state.as_iter() {
+            let start = seconds(segment.start_timestamp()).clamp(0.0, length);
+            let end = seconds(segment.end_timestamp()).clamp(start, length);
+            let mut tokens = Vec::new();
+            for token in (0..segment.n_tokens()).filter_map(|index| segment.get_token(index)) {
+                let data = token.token_data();
+                if data.id >= self.context.token_eot() {
+                    continue;
+                }
+                log_sum += data.plog;
+                count += 1;
+                tokens.push(Token {
+                    bytes: token.to_bytes().unwrap_or_default().to_vec(),
+                    start: seconds(data.t0),
+                    end: seconds(data.t1),
+                    probability: data.p,
+                });
             }
-            log_sum += data.plog;
-            tokens.push(Token {
-                bytes: token.to_bytes().unwrap_or_default().to_vec(),
-                start: seconds(data.t0),
-                end: seconds(data.t1),
-                probability: data.p,
+            let sure: f32 = tokens.iter().map(|token| token.probability).sum();
+            segments.push(Segment {
+                start,
+                end,
+                text: segment.to_str_lossy().unwrap_or_default().trim().to_owned(),
+                speaker: None,
+                confidence: sure / tokens.len().max(1) as f32,
+                words: words(&tokens, start, end),
             });
         }
-        let count = tokens.len().max(1) as f32;
-        let confidence = tokens.iter().map(|token| token.probability).sum::<f32>() / count;
-        let text = segment.to_str_lossy().unwrap_or_default().trim().to_owned();
-        let measures = Measures {
-            seconds: end - start,
-            tokens: tokens.len(),
-            log_probability: log_sum / count,
-            no_speech: segment.no_speech_probability(),
-        };
-        let words = words(&tokens, start, end);
-        (Segment { start, end, text, speaker: None, confidence, words }, measures)
+        let log_probability = log_sum / f32::from(count.max(1));
+        tracing::debug!(log_probability, no_speech, ?segments, "pass");
+        Ok(Pass { segments, log_probability, no_speech }.without_sounds())
     }
 }
 
@@ -152,7 +187,7 @@ impl Recognizer for Whisper {
 
     fn recognize(&mut self, samples: &[f32], language: Option<&str>) -> Result<Transcript> {
         let language = self.language(language)?;
-        if samples.len() < NOTHING || guard::is_silent(samples) {
+        if samples.len() < NOTHING {
             return Ok(Transcript::default());
         }
         let length = samples.len() as f64 / f64::from(SAMPLE_RATE);
@@ -166,11 +201,23 @@ impl Recognizer for Whisper {
             Some(language) => language,
             None => self.detect(&mut state, &audio)?,
         };
-        let mut params = self.params(audio_context(length as f32), Some(language));
+        let context = audio_context(length as f32);
+        let mut params = self.params(context, Some(language));
         params.set_max_tokens((length as f32 * TOKENS_PER_SECOND) as i32 + 16);
-        state.full(params, &audio).context(Kind::Internal, "whisper failed")?;
-        let found = state.as_iter().map(|segment| self.segment(&segment, length));
-        let segments = guard::keep_speech(found.collect());
+        let mut pass = self.pass(&mut state, &audio, length, params.clone())?;
+        if pass.verdict() == Verdict::Failed {
+            // Warmer sampling gets out of loops and wrong turns.
+            params.set_temperature(WARM);
+            let warm = self.pass(&mut state, &audio, length, params)?;
+            if warm.verdict() == Verdict::Speech || warm.log_probability > pass.log_probability {
+                pass = warm;
+            }
+        }
+        let segments = match pass.verdict() {
+            Verdict::Speech => pass.segments,
+            Verdict::Noise => Vec::new(),
+            Verdict::Failed => pass.without_loops().segments,
+        };
         Ok(Transcript { segments, language: Some(language.to_owned()) })
     }
 }
