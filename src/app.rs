@@ -1,1 +1,318 @@
-//! (see the code map in lib.rs)
+//! The composition root: turns a [`Config`] into a running daemon. The only
+//! place that names concrete adapters.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::Clock;
+use crate::base::error::{Context, Kind, Result};
+use crate::base::system;
+use crate::config::{Config, Interval};
+use crate::domain::ids::ConversationId;
+use crate::embed::Embedder;
+use crate::embed::llama::LlamaEmbedder;
+use crate::engine::gate::Gate;
+use crate::engine::{self, Settings};
+use crate::http;
+use crate::http::api::Api;
+use crate::http::auth::{self, Auth, Bootstrap};
+use crate::http::health::{Health, Part, State};
+use crate::index::sqlite_vec::SqliteVecIndex;
+use crate::ingest::Ingest;
+use crate::jobs::Wake;
+use crate::jobs::worker::{Handler, Retry, Worker};
+use crate::llm::LanguageModel;
+use crate::llm::llama::LlamaEngine;
+use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::finish::Finish;
+use crate::pipeline::recall::Recall;
+use crate::pipeline::reconcile::{LiveConversations, Sweep};
+use crate::pipeline::remember::Remember;
+use crate::pipeline::transcribe::Transcribe;
+use crate::recording::Recordings;
+use crate::store::Store;
+use crate::store::sqlite::{Access, SqliteStore};
+use crate::stt::SpeechToText;
+use crate::stt::whisper::WhisperEngine;
+use crate::supervisor::Supervisor;
+
+/// Below this much memory two large models are never resident together.
+const EXCLUSIVE_BELOW: u64 = 3 << 30;
+
+/// A daemon that accepts audio and requests.
+pub struct App {
+    /// Where it listens, with the port in force.
+    pub address: SocketAddr,
+    /// The first administrator, when this start made one.
+    pub first_admin: Option<Bootstrap>,
+    /// Where its state lives.
+    pub state_dir: PathBuf,
+    supervisor: Supervisor,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    drain_timeout: Duration,
+}
+
+/// How often it is noticed that a model has been fetched or has gone.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The models.
+#[derive(Clone)]
+struct Engines {
+    stt: Arc<dyn SpeechToText>,
+    llm: Arc<dyn LanguageModel>,
+    embedder: Arc<dyn Embedder>,
+}
+
+impl App {
+    /// Opens the state, starts the workers, and listens.
+    ///
+    /// # Errors
+    /// `Config` when something configured cannot be used; `Conflict` when
+    /// another daemon has the state directory; `Storage` when it cannot be
+    /// opened.
+    pub async fn start(config: Config) -> Result<Self> {
+        let clock = Clock::system();
+        let supervisor = Supervisor::new();
+        let config = Arc::new(config);
+        let state_dir = config.state_dir();
+
+        let sqlite = SqliteStore::open(&state_dir, Access::Exclusive)?;
+        let store: Arc<dyn Store> = Arc::new(sqlite.clone());
+        let index = Arc::new(SqliteVecIndex::new(&sqlite));
+        let recordings =
+            Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
+        // Bound before anything is started: a taken port must leave no trace.
+        let listener = tokio::net::TcpListener::bind(&config.server.listen)
+            .await
+            .with_context(Kind::Config, || {
+                format!("cannot listen on {}; is another daemon running?", config.server.listen)
+            })?;
+        let address = listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+
+        // No earlier process holds anything any more.
+        store.void_leases(false, clock.now()).await?;
+        let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
+
+        let wake = Wake::default();
+        let ingest = Ingest::new(
+            store.clone(),
+            recordings.clone(),
+            wake.clone(),
+            clock.clone(),
+            config.clone(),
+            supervisor.clone(),
+        );
+        let engines = engines(&config, &supervisor)?;
+        let live = Arc::new(LiveIngest(ingest.clone()));
+        let sweep = Arc::new(Sweep::new(
+            store.clone(),
+            recordings.clone(),
+            live,
+            config.transcribe.clone(),
+            wake.clone(),
+            clock.clone(),
+        ));
+        let every = config.jobs.sweep_interval.get();
+        supervisor.service("sweep", move |stop| {
+            let sweep = sweep.clone();
+            async move { sweep.run(every, stop).await }
+        });
+        start_workers(&config, &supervisor, &store, &engines, index.clone(), recordings.clone(), &wake, &clock);
+
+        let health = Health::default();
+        watch_models(&engines, &health);
+        {
+            let (engines, health) = (engines.clone(), health.clone());
+            supervisor.service("health", move |stop| {
+                let (engines, health) = (engines.clone(), health.clone());
+                async move {
+                    while !stop.is_cancelled() {
+                        watch_models(&engines, &health);
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                        }
+                    }
+                    Ok(())
+                }
+            });
+        }
+
+        let api = Arc::new(Api {
+            recall: Recall::new(store.clone(), index, engines.embedder.clone()),
+            auth: Auth::new(store.clone(), clock.clone(), &config).await?,
+            store: store.clone(),
+            ingest,
+            recordings,
+            health,
+            clock: clock.clone(),
+            config: config.clone(),
+            supervisor: supervisor.clone(),
+        });
+        let server = supervisor.clone();
+        let serve_config = config.clone();
+        supervisor.once(async move {
+            if let Err(error) = http::server::serve(listener, http::router(api), &serve_config, &server).await {
+                tracing::error!("the HTTP server ended: {}", error.report());
+                server.stop();
+            }
+        });
+        let drain_timeout = config.server.drain_timeout.get();
+        Ok(Self { address, first_admin, state_dir, supervisor, store, clock, drain_timeout })
+    }
+
+    /// Cancelled when the daemon stops by itself.
+    pub fn stopped(&self) -> tokio_util::sync::CancellationToken {
+        self.supervisor.stop_token()
+    }
+
+    /// Stops in order: streams are closed and their recordings synced, jobs put
+    /// back without counting the attempt.
+    pub async fn stop(self) {
+        self.supervisor.stop();
+        if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
+            tracing::warn!("some tasks did not end in time; the next start picks up what they left");
+        }
+        if let Err(error) = self.store.void_leases(true, self.clock.now()).await {
+            tracing::warn!("jobs could not be put back now; the next start does it: {}", error.report());
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn start_workers(
+    config: &Config,
+    supervisor: &Supervisor,
+    store: &Arc<dyn Store>,
+    engines: &Engines,
+    index: Arc<SqliteVecIndex>,
+    recordings: Recordings,
+    wake: &Wake,
+    clock: &Clock,
+) {
+    let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
+    let finish = Finish::new(store.clone(), config.memory.clone(), clock.clone());
+    let remember = Remember::new(
+        store.clone(),
+        index,
+        engines.embedder.clone(),
+        engines.llm.clone(),
+        clock.clone(),
+    );
+    let retry = Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
+    let handlers: [(&'static str, Arc<dyn Handler>); 3] = [
+        ("transcribe", Arc::new(transcribe)),
+        ("finish", Arc::new(finish)),
+        ("remember", Arc::new(remember)),
+    ];
+    for (name, handler) in handlers {
+        let worker = Arc::new(Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry));
+        supervisor.service(name, move |stop| {
+            let worker = worker.clone();
+            async move { worker.run(stop).await }
+        });
+    }
+}
+
+/// What the sweep sees of ingest.
+struct LiveIngest(Arc<Ingest>);
+
+impl LiveConversations for LiveIngest {
+    fn is_live(&self, id: &ConversationId) -> bool {
+        self.0.is_open(id)
+    }
+}
+
+/// Notes which models are there.
+fn watch_models(engines: &Engines, health: &Health) {
+    let state = |model: String, ready| match ready {
+        true => State::Ready { model },
+        false => State::ModelMissing { model },
+    };
+    health.set(Part::Stt, state(engines.stt.name(), engines.stt.is_ready()));
+    health.set(Part::Llm, state(engines.llm.name(), engines.llm.is_ready()));
+    health.set(Part::Embed, state(engines.embedder.name(), engines.embedder.is_ready()));
+}
+
+fn engines(config: &Config, supervisor: &Supervisor) -> Result<Engines> {
+    let exclusive = match config.engines.exclusive.as_str() {
+        "yes" => true,
+        "no" => false,
+        _ => system::total_memory() < EXCLUSIVE_BELOW,
+    };
+    let gate = Gate::new(exclusive);
+    let llm = settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
+    let embed =
+        settings(config, engine::LLAMA, ModelKind::Embed, &config.embed.model, config.embed.deadline)?;
+    Ok(Engines {
+        stt: whisper(config, &gate, supervisor)?,
+        llm: Arc::new(LlamaEngine::new(&llm, config.llm.context, &gate, supervisor)),
+        embedder: Arc::new(LlamaEmbedder::new(&embed, supervisor)),
+    })
+}
+
+fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
+    let settings =
+        settings(config, engine::WHISPER, ModelKind::Stt, &config.stt.model, config.stt.deadline)?;
+    Ok(Arc::new(WhisperEngine::new(&settings, &config.stt.language, gate, supervisor)))
+}
+
+/// The speech engine alone, for the command line.
+///
+/// # Errors
+/// `Unavailable` when its model is not on this machine, `Config` when it cannot
+/// be used.
+pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
+    let dir = models::models_dir(config);
+    Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, system::total_memory(), &dir)?;
+    whisper(config, &Gate::new(false), supervisor)
+}
+
+/// The store for a command that runs beside the daemon.
+///
+/// # Errors
+/// `Storage` when it cannot be opened.
+pub fn open_store_beside_daemon(config: &Config) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(SqliteStore::open(&config.state_dir(), Access::Shared)?))
+}
+
+/// How to run one engine. A model that is not there yet gets the place where it
+/// will be: the daemon records without it, and uses it once it is fetched.
+fn settings(
+    config: &Config,
+    program: &str,
+    kind: ModelKind,
+    wanted: &str,
+    deadline: Interval,
+) -> Result<Settings> {
+    let catalog = Catalog::builtin()?;
+    let dir = models::models_dir(config);
+    let memory = system::total_memory();
+    let model = match catalog.resolve(kind, wanted, memory, &dir) {
+        Ok(model) => model.path,
+        Err(error) => match catalog.wanted(kind, wanted, memory) {
+            Some(entry) if error.kind() == Kind::Unavailable => {
+                tracing::warn!("{}", error.message());
+                dir.join(&entry.file)
+            }
+            _ => return Err(error),
+        },
+    };
+    let threads = match (kind, config.engines.threads) {
+        // A sentence takes milliseconds: a second thread only gets in the way.
+        (ModelKind::Embed, _) => 1,
+        (_, 0) => system::inference_threads(),
+        (_, threads) => threads,
+    };
+    Ok(Settings {
+        program: engine::program(program, &config.engines.dir)?,
+        model,
+        threads,
+        nice: config.engines.nice,
+        idle_timeout: config.engines.idle_timeout.get(),
+        deadline: deadline.get(),
+    })
+}

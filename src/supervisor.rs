@@ -133,7 +133,7 @@ where
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_failing_service_is_started_again_until_it_ends() {
         let supervisor = Supervisor::new();
         let runs = Arc::new(AtomicUsize::new(0));
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(supervisor.restarts(), 2);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn stop_ends_a_service_that_waits() {
         let supervisor = Supervisor::new();
         supervisor.service("waiter", |stop| async move {

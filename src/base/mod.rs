@@ -5,3 +5,4 @@ pub mod clock;
 pub mod error;
 pub mod system;
 pub mod telemetry;
+pub mod tls;

@@ -1,4 +1,127 @@
-//! The command line: one file for each subcommand.
+//! The command line: one file a subcommand.
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::base::error::Result;
+use crate::base::telemetry;
+use crate::config::load::{self, Sources};
+use crate::config::Config;
+
+mod check_config;
 pub mod models;
+mod run;
+mod stream;
+mod terminal;
+mod transcribe;
 pub mod user;
+
+/// Private, offline memory for spoken conversations.
+///
+/// Records what wearables, phones and satellites send, transcribes it with a
+/// local model, remembers what mattered, and finds it again. With nothing
+/// configured, `friend-lite run` starts it all.
+#[derive(Debug, Parser)]
+#[command(name = "friend-lite", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Configuration file [default: the user's, then /etc/friend-lite/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the database and the audio
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Log level or filter: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the daemon
+    Run(run::Args),
+    /// Print the configuration in force, secrets hidden
+    CheckConfig,
+    /// List, fetch and verify model files
+    Models(models::Args),
+    /// Manage who can log in
+    User(user::UserArgs),
+    /// Transcribe WAV files without the daemon
+    Transcribe(transcribe::Args),
+    /// Send a WAV file to a daemon the way a wearable does, and show what comes of it
+    Stream(stream::Args),
+}
+
+/// Runs the command line and says how it went: 64 for wrong usage or
+/// configuration, 1 when the command failed.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors.
+            let code = if error.use_stderr() { 64 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("friend-lite: {}", error.report());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let mut sources = Sources::from_process(cli.common.config);
+    if let Some(dir) = &cli.common.state_dir {
+        sources.overrides.push(("state", "dir", dir.display().to_string()));
+    }
+    if let Some(level) = &cli.common.log {
+        sources.overrides.push(("log", "level", level.clone()));
+    }
+    if let Command::Run(args) = &cli.command {
+        args.apply(&mut sources);
+    }
+    let (config, file) = load::load(&sources)?;
+    // Commands other than the daemon speak to a person: only what is wrong.
+    let quiet = !matches!(cli.command, Command::Run(_)) && cli.common.log.is_none();
+    telemetry::init(if quiet { "warn" } else { &config.log.level }, config.log.json);
+
+    match cli.command {
+        Command::Run(_) => block_on(run::run(config, file)),
+        Command::CheckConfig => check_config::run(&config, file.as_deref()),
+        Command::Models(args) => block_on(models::run(args, &config)),
+        Command::User(args) => block_on(open_users(args, config)),
+        Command::Transcribe(args) => block_on(transcribe::run(args, config)),
+        Command::Stream(args) => block_on(stream::run(args)),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
+    let store = crate::app::open_store_beside_daemon(&config)?;
+    user::run(args, store.as_ref(), &crate::base::clock::Clock::system(), &config).await
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    use crate::base::error::{Context, Kind};
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(crate::base::system::cores().clamp(1, 4))
+        .thread_name("friend-lite")
+        .enable_all()
+        .build()
+        .context(Kind::Internal, "cannot start the async runtime")?
+        .block_on(work)
+}

@@ -109,6 +109,9 @@ fn defaults<'a>(catalog: &'a Catalog, config: &Config) -> Vec<&'a Entry> {
     ModelKind::ALL.into_iter().filter_map(pick).collect()
 }
 
+/// Steps of fewer bytes are over before a line about them is read.
+const LONG_STEP: u64 = 50_000_000;
+
 /// Bytes as people read them.
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
@@ -157,14 +160,18 @@ async fn fetch_all(
         true => Arc::new(Bar::new()),
         false => Arc::new(Lines::default()),
     };
-    let mut failures = Vec::new();
+    let (mut done, mut failures) = (String::new(), Vec::new());
     for entry in entries {
         match fetch(catalog, entry, &dir, order, &progress).await {
-            Ok(path) => print(&format!("{}: {}\n", entry.name, path.display()))?,
+            Ok(path) => {
+                let _ = writeln!(done, "{}: {}", entry.name, path.display());
+            }
             Err(error) => failures.push(error),
         }
     }
+    // Clears the bar off the terminal.
     drop(progress);
+    print(&done)?;
     let mut failures = failures.into_iter();
     match failures.next() {
         None => Ok(()),
@@ -228,7 +235,7 @@ impl Drop for Bar {
     }
 }
 
-/// Progress in a log: a line for each step, and at every tenth of it.
+/// Progress in a log: a line for each step, and at every tenth of a long one.
 #[derive(Default)]
 struct Lines(Mutex<Step>);
 
@@ -243,7 +250,7 @@ impl Step {
     /// The line to print when `at` bytes are done, if it is time for one.
     fn line(&mut self, at: u64) -> Option<String> {
         let tenths = at.saturating_mul(10).checked_div(self.bytes)?;
-        if tenths == self.tenths {
+        if tenths == self.tenths || self.bytes < LONG_STEP {
             return None;
         }
         self.tenths = tenths;
@@ -308,10 +315,11 @@ mod tests {
 
     #[test]
     fn a_log_gets_a_line_for_every_tenth() {
-        let mut step = Step { model: "m".into(), bytes: 1000, tenths: 0 };
-        let lines: Vec<_> = (0..=1000).filter_map(|at| step.line(at)).collect();
+        let mut step = Step { model: "m".into(), bytes: LONG_STEP, tenths: 0 };
+        let lines: Vec<_> = (0..=1000).filter_map(|at| step.line(at * LONG_STEP / 1000)).collect();
         assert_eq!(lines.len(), 10);
-        assert_eq!(lines[9], "m: 100 % of 0.0 MB");
+        assert_eq!(lines[9], "m: 100 % of 50.0 MB");
+        assert_eq!(Step { bytes: LONG_STEP - 1, ..Step::default() }.line(5_000_000), None);
         assert_eq!(Step::default().line(5), None);
     }
 }

@@ -241,3 +241,21 @@ section!(
         sweep_interval: Interval = Interval::from_secs(300),
     }
 );
+
+impl Config {
+    /// Where the database and the audio live.
+    pub fn state_dir(&self) -> std::path::PathBuf {
+        if !self.state.dir.is_empty() {
+            return self.state.dir.clone().into();
+        }
+        // systemd may name several, separated by colons; the first is ours.
+        let from_systemd = std::env::var("STATE_DIRECTORY").ok();
+        if let Some(dir) = from_systemd.as_deref().and_then(|dirs| dirs.split(':').next())
+            && !dir.is_empty()
+        {
+            return dir.into();
+        }
+        directories::ProjectDirs::from("", "", "friend-lite")
+            .map_or_else(|| "friend-lite".into(), |dirs| dirs.data_dir().to_owned())
+    }
+}

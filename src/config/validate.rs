@@ -1,1 +1,125 @@
-//! (see the code map in lib.rs)
+//! Rules between values that types alone cannot hold.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Config;
+use crate::base::error::{Error, Kind, Result};
+
+/// Longest password bcrypt reads, in bytes.
+pub const MAX_PASSWORD_BYTES: usize = 72;
+
+impl Config {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// `Config`, naming the key, what is wrong with it and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        let listen = &self.server.listen;
+        require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
+            format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
+        })?;
+        require(self.server.max_connections >= 8, "server.max_connections", || "must be at least 8".into())?;
+        require(self.server.max_streams_per_user >= 1, "server.max_streams_per_user", || "must be at least 1".into())?;
+        positive("server.header_timeout", self.server.header_timeout.get())?;
+        positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        positive("auth.token_lifetime", self.auth.token_lifetime.get())?;
+        positive("auth.login_window", self.auth.login_window.get())?;
+        require(self.auth.login_attempts >= 1, "auth.login_attempts", || "must be at least 1".into())?;
+        require((4..=31).contains(&self.auth.bcrypt_cost), "auth.bcrypt_cost", || "must be 4 to 31".into())?;
+        require(self.auth.admin_email.contains('@'), "auth.admin_email", || "must be an e-mail address".into())?;
+        require(
+            self.auth.admin_password.expose().len() <= MAX_PASSWORD_BYTES,
+            "auth.admin_password",
+            || format!("must be at most {MAX_PASSWORD_BYTES} bytes"),
+        )?;
+        let key = self.auth.secret_key.expose();
+        require(key.is_empty() || key.len() >= 16, "auth.secret_key", || "must be at least 16 characters; leave it empty to have one made".into())?;
+        require(
+            self.recording.sync_interval.get() <= Duration::from_secs(60),
+            "recording.sync_interval",
+            || "must be at most 60s: it is what a power cut can cost".into(),
+        )?;
+        positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
+        require(
+            self.conversation.max_length.get() >= Duration::from_secs(60),
+            "conversation.max_length",
+            || "must be at least 1m".into(),
+        )?;
+        require(
+            self.conversation.pre_roll.get() <= Duration::from_secs(30),
+            "conversation.pre_roll",
+            || "must be at most 30s".into(),
+        )?;
+        require(self.transcribe.vad_mode <= 3, "transcribe.vad_mode", || "must be 0 to 3".into())?;
+        let (min, max) = (self.transcribe.window_min.get(), self.transcribe.window_max.get());
+        require(
+            min >= Duration::from_secs(1) && min <= max && max <= Duration::from_secs(29),
+            "transcribe.window_min",
+            || "needs 1s <= window_min <= window_max <= 29s: the speech model reads 30 s at once".into(),
+        )?;
+        positive("transcribe.flush_after", self.transcribe.flush_after.get())?;
+        let language = &self.stt.language;
+        require(
+            language == "auto" || (language.len() == 2 && language.chars().all(|c| c.is_ascii_lowercase())),
+            "stt.language",
+            || format!("`{language}` is neither `auto` nor a two-letter code such as `en`"),
+        )?;
+        require((512..=32768).contains(&self.llm.context), "llm.context", || "must be 512 to 32768 tokens".into())?;
+        for (key, deadline) in [
+            ("stt.deadline", self.stt.deadline),
+            ("llm.deadline", self.llm.deadline),
+            ("embed.deadline", self.embed.deadline),
+            ("engines.idle_timeout", self.engines.idle_timeout),
+            ("jobs.sweep_interval", self.jobs.sweep_interval),
+        ] {
+            positive(key, deadline.get())?;
+        }
+        require((0..=19).contains(&self.engines.nice), "engines.nice", || "must be 0 to 19".into())?;
+        require(self.engines.threads <= 256, "engines.threads", || "must be at most 256".into())?;
+        let exclusive = &self.engines.exclusive;
+        require(
+            matches!(exclusive.as_str(), "auto" | "yes" | "no"),
+            "engines.exclusive",
+            || format!("`{exclusive}` is not one of auto, yes, no"),
+        )?;
+        for source in &self.models.sources {
+            require(
+                matches!(source.as_str(), "https" | "registry" | "path"),
+                "models.sources",
+                || format!("`{source}` is not one of path, https, registry"),
+            )?;
+        }
+        require(self.jobs.max_attempts >= 1, "jobs.max_attempts", || "must be at least 1".into())
+    }
+}
+
+fn positive(key: &str, value: Duration) -> Result<()> {
+    require(!value.is_zero(), key, || "must be longer than zero".into())
+}
+
+fn require(holds: bool, key: &str, why: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::new(Kind::Config, format!("{key}: {}", why()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_bad_value_is_named() {
+        let mut config = Config::default();
+        config.server.listen = "somewhere".into();
+        let message = config.validate().unwrap_err().to_string();
+        assert!(message.starts_with("server.listen: `somewhere`"), "{message}");
+
+        let mut config = Config::default();
+        config.transcribe.window_max = super::super::Interval::from_secs(40);
+        assert!(config.validate().is_err());
+    }
+}

@@ -48,6 +48,10 @@ impl Embedder for LlamaEmbedder {
         self.engine.name().to_owned()
     }
 
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(BATCH) {

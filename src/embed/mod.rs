@@ -13,6 +13,9 @@ pub trait Embedder: Send + Sync {
     /// index remembers this name.
     fn name(&self) -> String;
 
+    /// Whether it can be asked: false while its model is not on this machine.
+    fn is_ready(&self) -> bool;
+
     /// One vector of unit length for each text, all of the same width. A text
     /// longer than the model reads is cut.
     ///

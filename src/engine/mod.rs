@@ -83,6 +83,7 @@ impl Settings {
         process::Spec {
             name: format!("{family}/{}", model_name(&self.model)),
             program: self.program.clone(),
+            model: self.model.clone(),
             args,
             idle_timeout: self.idle_timeout,
         }

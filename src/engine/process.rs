@@ -36,6 +36,8 @@ pub struct Spec {
     pub name: String,
     /// The program.
     pub program: PathBuf,
+    /// The model file, without which there is no use in starting it.
+    pub model: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
     /// It is ended after this long without a request.
@@ -84,6 +86,11 @@ impl Engine {
     /// Program and model.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Whether its model is on this machine.
+    pub fn is_ready(&self) -> bool {
+        self.spec.model.is_file()
     }
 
     /// How often it was started.

@@ -45,6 +45,10 @@ impl LanguageModel for LlamaEngine {
         self.engine.name().to_owned()
     }
 
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
     async fn generate(&self, request: Generate) -> Result<String> {
         let (lane, strict) = (request.lane, request.schema.is_some());
         let request = Event::of(&to_message(request));

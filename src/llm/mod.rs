@@ -52,6 +52,9 @@ pub trait LanguageModel: Send + Sync {
     /// Engine and model: `llama/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf`.
     fn name(&self) -> String;
 
+    /// Whether it can be asked: false while its model is not on this machine.
+    fn is_ready(&self) -> bool;
+
     /// The model's next message. With a schema it parses as JSON of that form,
     /// unless the model ran out of tokens, which is an error.
     ///

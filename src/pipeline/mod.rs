@@ -1,3 +1,15 @@
-//! What happens to audio after it is recorded: each step is a job.
+//! What happens to audio after it is recorded: each step is a job, done by the
+//! handler of that name.
+//!
+//! ```text
+//! window ─► transcribe ─┐
+//! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember
+//! ```
 
+pub mod finish;
+pub mod grounding;
+pub mod prompts;
 pub mod recall;
+pub mod reconcile;
+pub mod remember;
+pub mod transcribe;

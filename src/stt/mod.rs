@@ -23,6 +23,9 @@ pub trait SpeechToText: Send + Sync {
     /// Engine and model, as recorded with each transcript: `whisper/ggml-base.bin`.
     fn name(&self) -> String;
 
+    /// Whether it can be asked: false while its model is not on this machine.
+    fn is_ready(&self) -> bool;
+
     /// The transcript of `speech`, with times in seconds from its first sample.
     /// Silence and noise give an empty one.
     ///

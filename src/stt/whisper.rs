@@ -43,6 +43,10 @@ impl SpeechToText for WhisperEngine {
         self.engine.name().to_owned()
     }
 
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
         let Speech { samples, lane } = speech;
         let _permit = self.gate.enter(lane, &self.engine).await;

@@ -225,17 +225,22 @@ fn tokens(size: u32, vocabulary: &HashMap<String, u32>) -> (Vec<String>, Vec<i32
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn config() -> Config {
-        serde_json::from_str(
-            r#"{"vocab_size": 8, "max_position_embeddings": 2, "hidden_size": 32,
-                "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1,
-                "layer_norm_eps": 1e-12, "type_vocab_size": 2}"#,
-        )
-        .unwrap()
+    const CONFIG: &str = r#"{"vocab_size": 8, "max_position_embeddings": 2, "hidden_size": 32,
+        "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "layer_norm_eps": 1e-12, "type_vocab_size": 2}"#;
+
+    /// The three files of a model with one tensor.
+    pub(in crate::models) fn files() -> [(&'static str, Vec<u8>); 3] {
+        let tokenizer = serde_json::json!({"model": {"vocab": vocabulary()}});
+        [
+            ("config.json", CONFIG.into()),
+            ("tokenizer.json", tokenizer.to_string().into()),
+            ("model.safetensors", weights(&[("embeddings.word_embeddings.weight", &[8, 32])])),
+        ]
     }
 
     fn vocabulary() -> HashMap<String, u32> {
@@ -261,7 +266,8 @@ mod tests {
     fn run(tensors: &[(&str, &[u64])]) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         let about = About { title: "t", licence: "mit" };
-        convert(&config(), &vocabulary(), &mut Cursor::new(weights(tensors)), about, &mut out)?;
+        let config = serde_json::from_str(CONFIG).unwrap();
+        convert(&config, &vocabulary(), &mut Cursor::new(weights(tensors)), about, &mut out)?;
         Ok(out)
     }
 

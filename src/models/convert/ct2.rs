@@ -224,10 +224,14 @@ pub(super) mod tests {
         }
 
         pub(in crate::models::convert) fn finish(self) -> Vec<u8> {
-            let head =
-                [6_u32.to_le_bytes().as_slice(), b"\x0c\x00WhisperSpec\0", &3_u32.to_le_bytes()];
-            [head.concat(), self.1.to_le_bytes().into(), self.0, 0_u32.to_le_bytes().into()]
-                .concat()
+            let mut file = 6_u32.to_le_bytes().to_vec();
+            file.extend(b"\x0c\x00WhisperSpec\0");
+            file.extend(3_u32.to_le_bytes());
+            file.extend(self.1.to_le_bytes());
+            file.extend(self.0);
+            // No aliases.
+            file.extend(0_u32.to_le_bytes());
+            file
         }
     }
 

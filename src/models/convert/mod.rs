@@ -10,6 +10,8 @@ mod safetensors;
 mod whisper;
 
 pub(super) use bert::bert_gguf;
+#[cfg(test)]
+pub(super) use bert::tests::files as bert_files;
 pub(super) use whisper::ct2_whisper;
 
 use std::io::ErrorKind;

@@ -382,7 +382,7 @@ mod tests {
         );
         assert_eq!((get("encoder.conv1.bias").1, get("encoder.conv1.weight").1), (0, 1));
         assert!(!tensors.iter().any(|t| t.0.ends_with("key.bias")));
-        assert_eq!(tensors.len(), 3 + 8 + 7 + 2 + 9 + 2 + 4 + 6 + 2 + 7 + 2);
+        assert_eq!(tensors.len(), 3 + (6 + 2 + 7 + 2 + 7) + 2 + 4 + (6 + 2 + 7) + 2);
     }
 
     #[test]

@@ -108,6 +108,41 @@ async fn a_directory_or_a_path_will_do_without_a_network() {
     assert!(error.message().contains("models.sources"));
 }
 
+#[tokio::test]
+async fn what_needs_converting_is_converted_and_cleared_away() {
+    let (work, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut servers, mut listed) = (Vec::new(), String::new());
+    for (name, content) in convert::bert_files() {
+        std::fs::write(work.path().join(name), &content).unwrap();
+        let bytes = content.len();
+        let server = serve(content, Manner::default()).await;
+        listed += &format!("{{ name = \"{name}\", bytes = {bytes}, url = \"{}\" }},", server.url);
+        servers.push(server);
+    }
+    let mut expected = Vec::new();
+    convert::bert_gguf(work.path(), "t", "mit", &mut expected).unwrap();
+    let catalog = Catalog::parse(&format!(
+        r#"[[model]]
+        name = "small"
+        kind = "embed"
+        file = "small.gguf"
+        bytes = {}
+        sha256 = "{}"
+        licence = "MIT"
+        least_memory_mib = 1
+        [[model.source]]
+        kind = "https"
+        convert = {{ by = "bert-gguf", title = "t" }}
+        files = [{listed}]"#,
+        expected.len(),
+        sha256(&mut expected.as_slice()).unwrap(),
+    ))
+    .unwrap();
+    let path = get(&catalog, dir.path(), &[Place::Https]).await.unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), expected);
+    assert_eq!(files(dir.path()), ["small.gguf"]);
+}
+
 /// Remembers the steps it was told of.
 #[derive(Default)]
 struct Steps(Mutex<Vec<String>>);

@@ -1,0 +1,65 @@
+//! `friend-lite run`: the daemon.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::base::error::{Context, Kind, Result};
+use crate::config::Config;
+use crate::config::load::Sources;
+
+/// Options of `friend-lite run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+}
+
+impl Args {
+    /// Lays the options over the rest of the configuration.
+    pub(super) fn apply(&self, sources: &mut Sources) {
+        if let Some(listen) = &self.listen {
+            sources.overrides.push(("server", "listen", listen.clone()));
+        }
+    }
+}
+
+/// Runs until a signal. The first one stops in order, the second at once.
+///
+/// # Errors
+/// When the daemon cannot start.
+pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "cannot hear signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "cannot hear signals")?;
+    match &file {
+        Some(path) => tracing::info!("configuration from {}", path.display()),
+        None => tracing::info!("no configuration file: defaults and environment"),
+    }
+    let app = App::start(config).await?;
+    tracing::info!("state in {}", app.state_dir.display());
+    tracing::info!("listening on http://{}", app.address);
+    if let Some(admin) = &app.first_admin {
+        println!("administrator: {}", admin.email);
+        // Shown here and nowhere else: it is kept only as a hash.
+        if let Some(password) = &admin.password {
+            println!("password: {password}");
+        }
+    }
+    println!("listening on http://{}", app.address);
+
+    let stopped = app.stopped();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = stopped.cancelled() => {}
+    }
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        () = app.stop() => tracing::info!("stopped"),
+        _ = interrupt.recv() => tracing::warn!("ended at once; the next start picks up what was left"),
+        _ = terminate.recv() => tracing::warn!("ended at once; the next start picks up what was left"),
+    }
+    Ok(())
+}

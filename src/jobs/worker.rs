@@ -1,0 +1,192 @@
+//! Takes jobs from the queue and has them done.
+//!
+//! A worker serves some kinds of job, one at a time. The attempt is counted when
+//! the job is claimed, so an input that kills its engine runs out of attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::Wake;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::error::{Error, Kind, Result};
+use crate::domain::job::{Job, JobKind};
+use crate::store::Store;
+
+/// Longest wait before the queue is looked at again without being woken.
+const POLL: Duration = Duration::from_secs(30);
+/// Longest pause between two attempts of a job.
+const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// Does the work of a job, and completes it in the store together with its
+/// result.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// The kinds this handler does.
+    fn kinds(&self) -> &'static [JobKind];
+
+    /// Whether jobs can be done now. While they cannot (a model is still being
+    /// fetched, say), none is claimed and no attempt is counted.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Does `job`. On success it is complete in the store; on an error the
+    /// worker gives it back or buries it.
+    ///
+    /// # Errors
+    /// A transient error is tried again later; any other ends the job.
+    async fn handle(&self, job: &Job) -> Result<()>;
+}
+
+/// How often and how soon failed jobs are tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// Attempts before a job is given up.
+    pub max_attempts: u32,
+    /// Pause after the first failed attempt; doubled after each one more.
+    pub pause: Duration,
+}
+
+impl Retry {
+    /// When to try again after `attempts` attempts ended in `error`; never, when
+    /// they are used up or the error will not pass. A quarter of the pause is
+    /// jitter, so that jobs that failed together do not come back together.
+    fn next(&self, attempts: u32, error: &Error, now: Timestamp) -> Option<Timestamp> {
+        if attempts >= self.max_attempts || !error.is_transient() {
+            return None;
+        }
+        let doubled = self.pause.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        let pause = doubled.min(MAX_PAUSE);
+        Some(now.plus(pause.mul_f64(0.75 + 0.25 * rand::random::<f64>())))
+    }
+}
+
+/// Serves the jobs of one handler.
+pub struct Worker {
+    name: &'static str,
+    owner: String,
+    store: Arc<dyn Store>,
+    handler: Arc<dyn Handler>,
+    wake: Wake,
+    clock: Clock,
+    retry: Retry,
+}
+
+impl Worker {
+    /// A worker called `name` in the log.
+    pub fn new(
+        name: &'static str,
+        store: Arc<dyn Store>,
+        handler: Arc<dyn Handler>,
+        wake: Wake,
+        clock: Clock,
+        retry: Retry,
+    ) -> Self {
+        let owner = format!("{name}-{}", std::process::id());
+        Self { name, owner, store, handler, wake, clock, retry }
+    }
+
+    /// Works until `stop`. The job at hand is dropped then; its lease is given
+    /// back at shutdown.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; the supervisor starts it again.
+    pub async fn run(&self, stop: CancellationToken) -> Result<()> {
+        let mut wakes = self.wake.listen();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                done = self.step() => if !done? {
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = wakes.wait() => {}
+                        () = tokio::time::sleep(self.idle_time().await?) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does one job; false when none is due.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn step(&self) -> Result<bool> {
+        if !self.handler.is_ready() {
+            return Ok(false);
+        }
+        let kinds = self.handler.kinds();
+        let Some(job) = self.store.claim_job(kinds, &self.owner, self.clock.now()).await? else {
+            return Ok(false);
+        };
+        let started = self.clock.monotonic();
+        // A job that ended the process each time was claimed but never failed.
+        let outcome = if job.attempts > self.retry.max_attempts {
+            Err(Error::new(Kind::Internal, "every attempt ended with the process"))
+        } else {
+            self.handler.handle(&job).await
+        };
+        match outcome {
+            Ok(()) => {
+                let took = self.clock.monotonic().saturating_sub(started);
+                tracing::debug!(worker = self.name, job = job.id, ?took, "done");
+                // What follows from it may be another worker's.
+                self.wake.wake();
+            }
+            Err(error) => self.failed(&job, &error).await?,
+        }
+        Ok(true)
+    }
+
+    async fn failed(&self, job: &Job, error: &Error) -> Result<()> {
+        let now = self.clock.now();
+        let retry_at = self.retry.next(job.attempts, error, now);
+        let report = error.report();
+        let (kind, attempt) = (job.kind.as_str(), job.attempts);
+        match retry_at {
+            Some(_) => tracing::warn!(job = job.id, kind, attempt, "will be tried again: {report}"),
+            None => tracing::error!(job = job.id, kind, attempt, "given up, its input is kept: {report}"),
+        }
+        match self.store.fail_job(job.lease(), &report, retry_at, now).await {
+            // Somebody else holds the job by now: this outcome is void.
+            Err(stale) if stale.kind() == Kind::Conflict => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn idle_time(&self) -> Result<Duration> {
+        if !self.handler.is_ready() {
+            return Ok(POLL);
+        }
+        let due = self.store.next_due(self.handler.kinds()).await?;
+        let wait = due.map_or(POLL, |due| due.since(self.clock.now()));
+        Ok(wait.clamp(Duration::from_millis(20), POLL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_back_off_and_end() {
+        let retry = Retry { max_attempts: 3, pause: Duration::from_secs(4) };
+        let now = Timestamp::from_millis(0);
+        let lost = Error::new(Kind::Unavailable, "engine died");
+        let first = retry.next(1, &lost, now).unwrap().millis();
+        let second = retry.next(2, &lost, now).unwrap().millis();
+        assert!((3_000..=4_000).contains(&first), "{first}");
+        assert!((6_000..=8_000).contains(&second), "{second}");
+        assert_eq!(retry.next(3, &lost, now), None);
+    }
+
+    #[test]
+    fn what_cannot_pass_is_not_tried_again() {
+        let retry = Retry { max_attempts: 5, pause: Duration::from_secs(1) };
+        let bad = Error::new(Kind::BadInput, "not audio");
+        assert_eq!(retry.next(1, &bad, Timestamp::from_millis(0)), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! The sweep: puts right what a crash, a power cut or a lost job left behind.
+//! Runs at start and every few minutes. It deletes nothing.
+//!
+//! - A recording with no row gets one, under the user whose device its name says.
+//! - A conversation left open by a source that is gone is repaired, cut into
+//!   windows from where the store's knowledge ends, and closed.
+//! - Windows and conversations waiting without a job get one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::audio::segmenter::Segmenter;
+use crate::base::clock::Clock;
+use crate::base::error::{Kind, Result};
+use crate::config;
+use crate::domain::conversation::{CloseReason, Conversation, Progress, SAMPLE_RATE, Span};
+use crate::domain::ids::ConversationId;
+use crate::jobs::Wake;
+use crate::recording::{Found, Recordings};
+use crate::store::Store;
+
+/// Samples read at a time: a minute, so that hours of audio take little memory.
+const PIECE: u64 = 60 * SAMPLE_RATE as u64;
+
+/// Tells which conversations have a live source. The sweep leaves those alone.
+pub trait LiveConversations: Send + Sync {
+    /// Whether that conversation is being recorded or closed right now.
+    fn is_live(&self, id: &ConversationId) -> bool;
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Recordings that had no row.
+    pub adopted: usize,
+    /// Conversations that had been left open.
+    pub closed: usize,
+    /// Jobs made for work that waited without one.
+    pub requeued: usize,
+}
+
+/// The sweep and what it looks at.
+pub struct Sweep {
+    store: Arc<dyn Store>,
+    recordings: Recordings,
+    live: Arc<dyn LiveConversations>,
+    transcribe: config::Transcribe,
+    wake: Wake,
+    clock: Clock,
+}
+
+impl Sweep {
+    /// Over these recordings and rows.
+    pub fn new(
+        store: Arc<dyn Store>,
+        recordings: Recordings,
+        live: Arc<dyn LiveConversations>,
+        transcribe: config::Transcribe,
+        wake: Wake,
+        clock: Clock,
+    ) -> Self {
+        Self { store, recordings, live, transcribe, wake, clock }
+    }
+
+    /// Sweeps every `interval` until `stop`, at once to begin with.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; the supervisor starts it again.
+    pub async fn run(&self, interval: Duration, stop: CancellationToken) -> Result<()> {
+        loop {
+            let swept = self.once().await?;
+            if swept != Swept::default() {
+                tracing::warn!(
+                    adopted = swept.adopted,
+                    closed = swept.closed,
+                    requeued = swept.requeued,
+                    "picked up work that an earlier run left behind"
+                );
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(interval) => {}
+            }
+        }
+    }
+
+    /// One sweep. One recording that cannot be read does not keep the others
+    /// from being looked at.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn once(&self) -> Result<Swept> {
+        let mut swept = Swept { adopted: self.adopt().await?, ..Swept::default() };
+        for conversation in self.store.open_conversations().await? {
+            if self.live.is_live(&conversation.id) {
+                continue;
+            }
+            match self.close(&conversation).await {
+                Ok(()) => swept.closed += 1,
+                Err(error) => tracing::error!(
+                    conversation = %conversation.id,
+                    "cannot close what was left open: {}", error.report()
+                ),
+            }
+        }
+        swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
+        if swept != Swept::default() {
+            self.wake.wake();
+        }
+        Ok(swept)
+    }
+
+    /// Gives every recording without a row one, left open for [`Sweep::close`].
+    async fn adopt(&self) -> Result<usize> {
+        let mut adopted = 0;
+        for Found { name, .. } in self.recordings.scan().await? {
+            let Some(origin) = Recordings::origin(&name) else { continue };
+            // A session makes the row before the file, so a live one has both.
+            if self.store.conversation_by_audio(&name).await?.is_some() {
+                continue;
+            }
+            let devices = self.store.devices(None).await?;
+            let Some(device) = devices.into_iter().find(|device| device.client_id == origin.client_id)
+            else {
+                tracing::warn!(recording = name, "belongs to no known device; left where it is");
+                continue;
+            };
+            let conversation = Conversation {
+                id: origin.conversation_id,
+                user_id: device.user_id,
+                client_id: origin.client_id,
+                audio_path: name,
+                started_at: origin.started_at,
+                ended_at: None,
+                close_reason: None,
+                samples: 0,
+                transcription: Progress::Pending,
+                memory: Progress::Pending,
+                error: None,
+                title: None,
+            };
+            self.store.open_conversation(&conversation).await?;
+            adopted += 1;
+        }
+        Ok(adopted)
+    }
+
+    /// Repairs the recording, cuts what no window covers yet, and closes.
+    async fn close(&self, conversation: &Conversation) -> Result<()> {
+        let name = &conversation.audio_path;
+        let samples = match self.recordings.repair(name).await {
+            // The row is made before the file: a crash in between leaves no audio.
+            Err(error) if error.kind() == Kind::NotFound => 0,
+            other => other?,
+        };
+        let known = self.store.windows(&conversation.id).await?;
+        let from = known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
+        let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
+        let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
+        let mut tail = Vec::new();
+        let mut at = from;
+        while at < samples {
+            let end = samples.min(at + PIECE);
+            let audio = self.recordings.read(name, &[Span { start: at, end }]).await?;
+            segmenter.push(&audio, &mut tail);
+            at = end;
+        }
+        tail.extend(segmenter.finish());
+        let now = self.clock.now();
+        self.store
+            .close_conversation(&conversation.id, samples, &tail, CloseReason::Sweep, now)
+            .await
+    }
+}

@@ -1,0 +1,174 @@
+//! A daemon in a temporary directory on a free port, ended with the test.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::client::Client;
+
+pub const ADMIN_EMAIL: &str = "admin@example.com";
+pub const ADMIN_PASSWORD: &str = "correct horse battery";
+
+/// A running daemon and its state.
+pub struct Daemon {
+    child: Child,
+    pub url: String,
+    dir: TempDir,
+    env: Vec<(String, String)>,
+}
+
+/// The programs under test, beside this one.
+pub fn program(name: &str) -> PathBuf {
+    let daemon = Path::new(env!("CARGO_BIN_EXE_friend-lite"));
+    daemon.with_file_name(name)
+}
+
+/// Where the models are: the test variable, else the user's cache.
+pub fn models_dir() -> PathBuf {
+    if let Ok(dir) = std::env::var("FRIEND_LITE_TEST_MODELS") {
+        return dir.into();
+    }
+    directories::ProjectDirs::from("", "", "friend-lite").expect("a home directory").cache_dir().join("models")
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that has no models: it records, and transcribes nothing.
+    pub fn without_models(empty: &Path) -> Self {
+        Self::with_models(&[], empty)
+    }
+
+    /// With configuration keys as `SECTION__KEY` and their values.
+    pub fn with(keys: &[(&str, &str)]) -> Self {
+        Self::with_models(keys, &models_dir())
+    }
+
+    fn with_models(keys: &[(&str, &str)], models: &Path) -> Self {
+        let mut env: Vec<(String, String)> = [
+            ("AUTH__BCRYPT_COST", "4"),
+            ("LOG__LEVEL", "friend_lite=debug"),
+            ("STT__LANGUAGE", "en"),
+        ]
+        .iter()
+        .chain(keys)
+        .map(|(key, value)| (format!("FRIEND_LITE__{key}"), (*value).to_owned()))
+        .collect();
+        env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
+        env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (child, url) = launch(dir.path(), &env);
+        Self { child, url, dir, env }
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything the daemon has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A client logged in as the administrator.
+    pub async fn admin(&self) -> Client {
+        Client::login(&self.url, ADMIN_EMAIL, ADMIN_PASSWORD).await
+    }
+
+    /// Makes a user with the command line and logs in.
+    pub async fn user(&self, email: &str) -> Client {
+        use std::io::Write;
+        let mut child = Command::new(program("friend-lite"))
+            .args(["user", "add", email, "--password-stdin", "--state-dir"])
+            .arg(self.state_dir())
+            .env("FRIEND_LITE__AUTH__BCRYPT_COST", "4")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("friend-lite user add");
+        child.stdin.take().unwrap().write_all(b"pass of this user\n").unwrap();
+        assert!(child.wait().unwrap().success(), "friend-lite user add {email}");
+        Client::login(&self.url, email, "pass of this user").await
+    }
+
+    /// Ends the daemon as a power cut would, and starts it again on its state.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().expect("kill");
+        let _ = self.child.wait();
+        (self.child, self.url) = launch(self.dir.path(), &self.env);
+    }
+
+    /// Asks the daemon to stop, and waits until it has.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon did not stop; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Process ids of the engines of that name which this daemon started.
+    pub fn engines(&self, name: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+            let cmdline = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if parent == Some(&self.pid().to_string()) && cmdline.split('\0').next().is_some_and(|p| p.ends_with(name)) {
+                found.push(pid);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the daemon's log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn launch(dir: &Path, env: &[(String, String)]) -> (Child, String) {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut child = Command::new(program("friend-lite"))
+        .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
+        .arg(dir.join("state"))
+        // A configuration of the person who runs the tests must not reach them.
+        .args(["--config", "/dev/null"])
+        .envs(env.iter().cloned())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the daemon");
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    for line in stdout.lines() {
+        let line = line.unwrap();
+        if let Some(url) = line.strip_prefix("listening on ") {
+            return (child, url.to_owned());
+        }
+    }
+    let _ = child.wait();
+    panic!("the daemon did not start:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
+}

@@ -1,0 +1,6 @@
+//! Starts the real daemon and speaks to it as its clients do.
+
+pub mod client;
+pub mod daemon;
+pub mod speech;
+pub mod wer;

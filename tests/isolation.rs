@@ -1,0 +1,69 @@
+//! Two users stream at once; neither sees anything of the other by any route.
+
+use crate::harness::daemon::Daemon;
+use crate::harness::{speech, wer};
+
+#[tokio::test]
+async fn two_users_at_once_never_see_each_other() {
+    let daemon = Daemon::start();
+    let anna = daemon.user("anna@example.com").await;
+    let ben = daemon.user("ben@example.com").await;
+
+    let jfk = speech::jfk();
+    let (reading, reading_text) = speech::reading(0.3);
+    let jfk_samples = speech::samples(&jfk.path);
+    let (mut first, mut second) = (anna.socket("phone").await, ben.socket("phone").await);
+    tokio::join!(first.session(&jfk_samples, 8.0), second.session(&reading, 8.0));
+    let (hers, his) = tokio::join!(anna.settled(), ben.settled());
+
+    let text = |c: &serde_json::Value| c["transcript"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(wer::rate(&jfk.text, &text(&hers)), 0.0, "{}", text(&hers));
+    assert!(wer::rate(&reading_text, &text(&his)) <= 0.06, "{}", text(&his));
+
+    for (who, other, own) in [(&anna, &his, &hers), (&ben, &hers, &his)] {
+        let id = other["conversation_id"].as_str().unwrap();
+        let audio = other["audio_path"].as_str().unwrap();
+        let client_id = other["client_id"].as_str().unwrap();
+        let owner = other["user_id"].as_str().unwrap();
+
+        assert_eq!(who.call("GET", &format!("/api/conversations/{id}")).await.0, 404);
+        for method in ["GET", "HEAD"] {
+            assert_eq!(who.call(method, &format!("/audio/{audio}")).await.0, 404);
+        }
+        let close = who.call("POST", &format!("/api/conversations/{client_id}/close")).await.0;
+        assert!(close == 403 || close == 404, "{close}");
+        let pages = [
+            "/api/conversations".to_owned(),
+            "/api/conversations?view=list".to_owned(),
+            "/api/memories".to_owned(),
+            "/api/memories/search?query=country+young+man&limit=100".to_owned(),
+            "/api/clients/active".to_owned(),
+            "/api/active_clients".to_owned(),
+            format!("/api/conversations?user_id={owner}"),
+            format!("/api/memories?user_id={owner}"),
+            format!("/api/memories/search?query=country&user_id={owner}"),
+        ];
+        for page in pages {
+            let (status, body) = who.call("GET", &page).await;
+            assert!(matches!(status, 200 | 403), "{page}: {status} {body}");
+            let body = body.to_string();
+            for secret in [id, audio, client_id, owner] {
+                assert!(!body.contains(secret), "{page} shows {secret}: {body}");
+            }
+        }
+        assert_eq!(who.call("GET", &format!("/audio/{}", own["audio_path"].as_str().unwrap())).await.0, 200);
+    }
+
+    // A memory of one cannot be deleted by the other.
+    let memories = anna.get("/api/memories").await;
+    if let Some(id) = memories["memories"][0]["id"].as_str() {
+        assert_eq!(ben.call("DELETE", &format!("/api/memories/{id}")).await.0, 404);
+        assert_eq!(anna.call("DELETE", &format!("/api/memories/{id}")).await.0, 200);
+    }
+
+    // Nobody sees anything without a token.
+    let nobody = crate::harness::client::Client { token: "x.y.z".into(), ..anna.clone() };
+    for page in ["/api/conversations", "/api/memories", "/api/clients/active", "/users/me"] {
+        assert_eq!(nobody.call("GET", page).await.0, 401, "{page}");
+    }
+}

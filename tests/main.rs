@@ -1,0 +1,8 @@
+//! Black-box tests: they start the real daemon, with real models, in a
+//! directory and on a port of its own. One binary, so that it links once.
+
+mod end_to_end;
+mod harness;
+mod isolation;
+mod layers;
+mod quality;
