@@ -136,4 +136,4 @@ impl Drop for Session {
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(super) mod tests;
