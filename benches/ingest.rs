@@ -3,6 +3,8 @@
 //! Throughput is in bytes or samples; an hour of 16 kHz mono is 57.6 million
 //! samples.
 
+#![allow(clippy::expect_used)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! over the same vectors: sqlite-vec over whole floats (`vec0-f32`), and reading
 //! and comparing every vector in plain Rust (`scan`).
 
+#![allow(clippy::expect_used, missing_docs)]
+
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter};
@@ -40,7 +42,7 @@ impl Measurement for ProcessorTime {
     }
 
     fn end(&self, start: u64) -> u64 {
-        nanoseconds_on_cpu() - start
+        nanoseconds_on_cpu().saturating_sub(start)
     }
 
     fn add(&self, a: &u64, b: &u64) -> u64 {

@@ -1,6 +1,8 @@
 //! Black-box tests: they start the real daemon, with real models, in a
 //! directory and on a port of its own. One binary, so that it links once.
 
+#![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 mod end_to_end;
 mod harness;
 mod isolation;

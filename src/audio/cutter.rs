@@ -217,8 +217,7 @@ impl Cutter {
             .min_by(|a, b| a.1.total_cmp(&b.1));
         let at = quietest.map_or(self.position, |(at, _)| at);
         self.add_span(Span { start: run.start, end: at });
-        self.open =
-            (run.speech_end > at).then_some(Run { start: at, speech_end: run.speech_end });
+        self.open = (run.speech_end > at).then_some(Run { start: at, speech_end: run.speech_end });
         self.take_window()
     }
 }

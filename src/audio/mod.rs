@@ -7,6 +7,6 @@ pub mod pcm;
 pub mod resample;
 pub mod segmenter;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 pub mod vad;
 pub mod wav;

@@ -29,9 +29,7 @@ impl PcmFormat {
     pub fn new(rate: u32, width: u16, channels: u16) -> Result<Self> {
         let refuse = |text: String| Err(Error::new(Kind::BadInput, text));
         if !RATES.contains(&rate) {
-            return refuse(format!(
-                "a sample rate of {rate} Hz is not supported (8000 to 192000)"
-            ));
+            return refuse(format!("a sample rate of {rate} Hz is not supported (8000 to 192000)"));
         }
         if !(1..=4).contains(&width) {
             return refuse(format!("samples of {width} bytes are not supported (1 to 4)"));
@@ -176,8 +174,10 @@ mod tests {
     #[test]
     fn channels_are_averaged_without_overflow() {
         let stereo = PcmFormat::new(16_000, 2, 2).unwrap();
-        let bytes: Vec<u8> =
-            [100i16, 300, i16::MAX, i16::MAX, i16::MIN, i16::MIN].iter().flat_map(|s| s.to_le_bytes()).collect();
+        let bytes: Vec<u8> = [100i16, 300, i16::MAX, i16::MAX, i16::MIN, i16::MIN]
+            .iter()
+            .flat_map(|s| s.to_le_bytes())
+            .collect();
         assert_eq!(decode(stereo, &bytes), [200, i16::MAX, i16::MIN]);
     }
 

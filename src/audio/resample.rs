@@ -7,7 +7,7 @@ use crate::base::error::{Context, Kind, Result};
 use crate::domain::conversation::SAMPLE_RATE;
 
 /// Blocks a second: 40 ms each, long enough for a sharp filter.
-const BLOCKS: usize = 25;
+const BLOCKS: u32 = 25;
 
 /// Resamples mono audio to 16 kHz. The whole signal comes out, aligned in time:
 /// the filter's delay is cut from the start and made up for at the end.
@@ -31,10 +31,14 @@ impl Resampler {
     /// # Errors
     /// [`Kind::BadInput`] when there is no filter for that rate.
     pub fn new(rate: u32) -> Result<Self> {
+        // An even number of the smallest blocks: the filter is then symmetric
+        // about a sample, and its delay exact.
+        let unit = 2 * (rate / gcd(rate, SAMPLE_RATE).max(1)).max(1);
+        let block = (rate / BLOCKS).next_multiple_of(unit);
         let filter = Fft::new_custom(
             rate as usize,
             SAMPLE_RATE as usize,
-            rate as usize / BLOCKS,
+            block as usize,
             1,
             1,
             rubato::WindowFunction::BlackmanHarris2,
@@ -109,6 +113,10 @@ impl Resampler {
         out.extend(fresh.map(|s| s.round() as i16));
         Ok(())
     }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// How many samples at 16 kHz `samples` at `rate` make, rounded up.

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn stereo_44_khz_keeps_its_length() {
-        let samples: Vec<i16> = (0..88_200).map(|i| if i % 2 == 0 { 3_000 } else { 1_000 }).collect();
+        let samples: Vec<i16> =
+            (0..88_200).map(|i| if i % 2 == 0 { 3_000 } else { 1_000 }).collect();
         let bytes = file(spec(44_100, 16, 2, SampleFormat::Int), &samples);
         assert_eq!(WavSource::new(&bytes[..], "x").unwrap().total_samples(), 16_000);
         let out = read(&bytes).unwrap();

@@ -92,6 +92,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
         }
     }
     send(&mut sink, header("audio-stop", &json!({"timestamp": null}), 0)).await?;
+    // The daemon closes in answer once it has read everything before.
+    let _ = sink.close().await;
+    let drained = async { while replies.next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(10), drained).await;
     bar.finish_and_clear();
     let stopped = tokio::time::Instant::now();
 
@@ -112,8 +116,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if let Some(query) = &args.search {
         daemon.print_search(query).await?;
     }
-    let _ = sink.close().await;
-    let _ = tokio::time::timeout(Duration::from_secs(2), replies.next()).await;
     Ok(())
 }
 

@@ -65,50 +65,83 @@ struct PasswordArgs {
 /// `NotFound`, `Conflict` and `BadInput` as the store and the rules for
 /// passwords give them.
 pub async fn run(args: UserArgs, store: &dyn Store, clock: &Clock, config: &Config) -> Result<()> {
-    let passwords = Passwords::new(config.auth.bcrypt_cost);
-    match args.command {
+    let users = People { store, clock, passwords: Passwords::new(config.auth.bcrypt_cost) };
+    let done = match args.command {
         Command::Add { email, admin, name, password } => {
-            let email = normal_email(&email);
-            if store.user_by_email(&email).await?.is_some() {
-                return Err(Error::new(Kind::Conflict, format!("there is a user {email} already")));
-            }
-            let chosen = password.choose().await?;
-            let hash = passwords.hash(&chosen.text).await?;
-            let user = add_user(store, clock, &email, hash, name.as_deref(), admin).await?;
-            chosen.print(&format!("added {} ({})", user.email, user.id))
+            users.check_free(&email).await?;
+            users.add(&email, name.as_deref(), admin, password.choose().await?).await?
         }
-        Command::List => print(&table(&store.users().await?)),
+        Command::List => table(&store.users().await?),
         Command::Passwd { email, password } => {
-            let user = find(store, &email).await?;
-            let chosen = password.choose().await?;
-            let hash = passwords.hash(&chosen.text).await?;
-            let update = UserUpdate { password_hash: Some(hash), ..UserUpdate::default() };
-            store.update_user(&user.id, update).await?;
-            store.audit(clock.now(), None, "password-changed", &user.email).await?;
-            chosen.print(&format!("changed the password of {}", user.email))
+            let user = users.find(&email).await?;
+            users.change_password(&user, password.choose().await?).await?
         }
-        Command::Remove { email } => {
-            let user = find(store, &email).await?;
-            store.remove_user(&user.id).await.map_err(|error| match error.kind() {
-                Kind::Conflict => {
-                    let message = format!(
-                        "{} still owns conversations or memories; nothing was removed",
-                        user.email
-                    );
-                    Error::new(Kind::Conflict, message).with_source(error)
-                }
-                _ => error,
-            })?;
-            store.audit(clock.now(), None, "user-removed", &user.email).await?;
-            print(&format!("removed {}", user.email))
-        }
-    }
+        Command::Remove { email } => users.remove(&email).await?,
+    };
+    writeln!(io::stdout(), "{done}").context(Kind::Internal, "cannot write to standard output")
 }
 
-async fn find(store: &dyn Store, email: &str) -> Result<User> {
-    let email = normal_email(email);
-    let user = store.user_by_email(&email).await?;
-    user.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no user {email}")))
+/// The steps behind the subcommands; each returns what to tell.
+struct People<'a> {
+    store: &'a dyn Store,
+    clock: &'a Clock,
+    passwords: Passwords,
+}
+
+impl People<'_> {
+    async fn find(&self, email: &str) -> Result<User> {
+        let email = normal_email(email);
+        let user = self.store.user_by_email(&email).await?;
+        user.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no user {email}")))
+    }
+
+    /// Asked before a password is, so that nobody types one in vain.
+    async fn check_free(&self, email: &str) -> Result<()> {
+        let email = normal_email(email);
+        match self.store.user_by_email(&email).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(Kind::Conflict, format!("there is a user {email} already"))),
+        }
+    }
+
+    async fn add(
+        &self,
+        email: &str,
+        name: Option<&str>,
+        admin: bool,
+        chosen: Chosen,
+    ) -> Result<String> {
+        let hash = self.passwords.hash(&chosen.text).await?;
+        let user = add_user(self.store, self.clock, email, hash, name, admin).await?;
+        Ok(chosen.told_after(format!("added {} ({})", user.email, user.id)))
+    }
+
+    async fn change_password(&self, user: &User, chosen: Chosen) -> Result<String> {
+        let hash = self.passwords.hash(&chosen.text).await?;
+        let update = UserUpdate { password_hash: Some(hash), ..UserUpdate::default() };
+        self.store.update_user(&user.id, update).await?;
+        self.audit("password-changed", user).await?;
+        Ok(chosen.told_after(format!("changed the password of {}", user.email)))
+    }
+
+    async fn remove(&self, email: &str) -> Result<String> {
+        let user = self.find(email).await?;
+        self.store.remove_user(&user.id).await.map_err(|error| match error.kind() {
+            Kind::Conflict => {
+                let email = &user.email;
+                let message =
+                    format!("{email} still owns conversations or memories; nothing was removed");
+                Error::new(Kind::Conflict, message).with_source(error)
+            }
+            _ => error,
+        })?;
+        self.audit("user-removed", &user).await?;
+        Ok(format!("removed {}", user.email))
+    }
+
+    async fn audit(&self, action: &str, user: &User) -> Result<()> {
+        self.store.audit(self.clock.now(), None, action, &user.email).await
+    }
 }
 
 fn table(users: &[User]) -> String {
@@ -133,13 +166,9 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// Prints `done`, and a password that nobody has seen yet.
-    fn print(&self, done: &str) -> Result<()> {
-        if self.generated {
-            print(&format!("{done}\npassword: {}", self.text))
-        } else {
-            print(done)
-        }
+    /// `done`, with a password that nobody has seen yet.
+    fn told_after(&self, done: String) -> String {
+        if self.generated { format!("{done}\npassword: {}", self.text) } else { done }
     }
 }
 
@@ -217,6 +246,53 @@ impl Drop for Silence {
     }
 }
 
-fn print(text: &str) -> Result<()> {
-    writeln!(io::stdout(), "{text}").context(Kind::Internal, "cannot write to standard output")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::testing::{Fixture, at};
+
+    fn typed(text: &str) -> Chosen {
+        Chosen { text: text.into(), generated: false }
+    }
+
+    #[tokio::test]
+    async fn people_come_change_and_go() {
+        let fixture = Fixture::new();
+        let clock = Clock::simulated(at(0));
+        let store = &fixture.store;
+        let people = People { store, clock: &clock, passwords: Passwords::new(4) };
+
+        let generated = Chosen { text: "made-up-one".into(), generated: true };
+        let done = people.add("Ann@Example.com", Some("Ann"), true, generated).await.unwrap();
+        assert!(done.starts_with("added ann@example.com ("), "{done}");
+        assert!(done.ends_with("password: made-up-one"));
+        let taken = people.check_free("ann@example.com").await.unwrap_err();
+        assert_eq!(taken.kind(), Kind::Conflict);
+        people.check_free("ben@example.com").await.unwrap();
+
+        let ann = people.find("ANN@example.com").await.unwrap();
+        let done = people.change_password(&ann, typed("another one")).await.unwrap();
+        assert_eq!(done, "changed the password of ann@example.com");
+        let now = people.find("ann@example.com").await.unwrap();
+        assert!(now.token_epoch > ann.token_epoch);
+        assert!(people.passwords.verify("another one", Some(now.password_hash)).await.unwrap());
+
+        let conversation = fixture.opened(&ann).await;
+        let refused = people.remove("ann@example.com").await.unwrap_err();
+        assert!(refused.message().contains("nothing was removed"), "{refused}");
+        fixture.get(&conversation).await;
+
+        people.add("ben@example.com", None, false, typed("long enough")).await.unwrap();
+        assert_eq!(people.remove("ben@example.com").await.unwrap(), "removed ben@example.com");
+        assert_eq!(people.find("ben@example.com").await.unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn the_list_shows_who_is_who() {
+        let user = crate::store::sqlite::testing::user("ann");
+        let text = table(&[user]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("EMAIL "));
+        assert!(lines[1].contains("ann@example.com") && lines[1].ends_with("ann"));
+    }
 }

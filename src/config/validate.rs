@@ -7,7 +7,7 @@ use super::Config;
 use crate::base::error::{Error, Kind, Result};
 
 /// Longest password bcrypt reads, in bytes.
-pub const MAX_PASSWORD_BYTES: usize = 72;
+const MAX_PASSWORD_BYTES: usize = 72;
 
 impl Config {
     /// Checks every value.

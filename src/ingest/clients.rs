@@ -88,7 +88,8 @@ impl Clients {
     /// `NotFound` when it is not connected, `BadInput` when it has no conversation.
     pub async fn close_conversation(&self, id: &ClientId) -> Result<ConversationId> {
         let client = self.lock().get(id).cloned();
-        let gone = || Error::new(Kind::NotFound, format!("Client '{id}' not found or not connected"));
+        let gone =
+            || Error::new(Kind::NotFound, format!("Client '{id}' not found or not connected"));
         let client = client.ok_or_else(gone)?;
         let current = client.conversation().clone().ok_or_else(|| {
             Error::new(Kind::BadInput, format!("Client '{id}' has no open conversation"))

@@ -244,4 +244,12 @@ impl Memories for FakeStore {
     async fn bind_embedding(&self, _: &str, _: usize) -> Result<()> {
         unreachable!()
     }
+    async fn replace_embeddings(
+        &self,
+        _: &str,
+        _: usize,
+        _: &[(MemoryId, Vec<f32>)],
+    ) -> Result<()> {
+        unreachable!()
+    }
 }

@@ -53,12 +53,9 @@ impl Format {
         let small = |value: Option<u64>, default: u16| {
             value.map_or(default, |value| u16::try_from(value).unwrap_or(u16::MAX))
         };
-        let rate =
-            self.rate.map_or(speech.rate(), |rate| u32::try_from(rate).unwrap_or(u32::MAX));
-        let (width, channels) = (
-            small(self.width, speech.width()),
-            small(self.channels, speech.channels()),
-        );
+        let rate = self.rate.map_or(speech.rate(), |rate| u32::try_from(rate).unwrap_or(u32::MAX));
+        let (width, channels) =
+            (small(self.width, speech.width()), small(self.channels, speech.channels()));
         PcmFormat::new(rate, width, channels).map(Some)
     }
 }
@@ -109,7 +106,9 @@ pub(super) fn binary(frame: &[u8]) -> Result<(Event, Payload<'_>, &[u8])> {
 /// The event at the start of `frame`, the length of its payload, and the rest.
 fn event(frame: &[u8]) -> Result<(Event, usize, &[u8])> {
     let (line, rest) = match frame.iter().position(|byte| *byte == b'\n') {
-        Some(end) => (frame.get(..end).unwrap_or_default(), frame.get(end + 1..).unwrap_or_default()),
+        Some(end) => {
+            (frame.get(..end).unwrap_or_default(), frame.get(end + 1..).unwrap_or_default())
+        }
         None => (frame, &[][..]),
     };
     let header = match serde_json::from_slice::<Header<'_>>(line) {

@@ -7,9 +7,7 @@ use super::Ingest;
 use super::clients::{Client, CurrentConversation};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
-use crate::domain::conversation::{
-    CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE,
-};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
 use crate::recording::{Recorder, Recordings};
@@ -101,13 +99,16 @@ impl Open {
         self.recorder.poll()
     }
 
+    /// Whether there is something for [`Open::add_windows`] to do: `windows`, or
+    /// earlier ones that are to be tried again.
+    pub(super) fn has_windows(&self, windows: &[NewWindow]) -> bool {
+        let due = !self.pending.is_empty() && self.recorder.samples() >= self.retry_at;
+        !windows.is_empty() || due
+    }
+
     /// Stores `windows` once their audio is on disk. One that the store cannot
     /// take now is kept, and tried again later.
     pub(super) async fn add_windows(&mut self, windows: &mut Vec<NewWindow>) -> Result<()> {
-        let due = !self.pending.is_empty() && self.recorder.samples() >= self.retry_at;
-        if windows.is_empty() && !due {
-            return Ok(());
-        }
         if let Some(current) = &mut *self.listed.client.conversation() {
             current.windows += u32::try_from(windows.len()).unwrap_or(0);
         }

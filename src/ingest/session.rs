@@ -75,7 +75,7 @@ impl Session {
     pub async fn audio_stop(&mut self) {
         let bounded = self.format.take().is_some();
         if let Some(stream) = self.stream.take() {
-            stream.end(bounded, CloseReason::AudioStop).await;
+            Box::pin(stream.end(bounded, CloseReason::AudioStop)).await;
         }
     }
 
@@ -92,7 +92,7 @@ impl Session {
     pub async fn fulfil(&mut self, request: Request) {
         let Command::CloseConversation(done) = request.0;
         if let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_open()) {
-            stream.close(CloseReason::Request).await;
+            Box::pin(stream.close(CloseReason::Request)).await;
         }
         // Nobody may be waiting any more.
         let _ = done.send(());
@@ -115,7 +115,7 @@ impl Session {
     pub async fn end(mut self, reason: CloseReason) {
         let bounded = self.format.is_some();
         if let Some(stream) = self.stream.take() {
-            stream.end(bounded, reason).await;
+            Box::pin(stream.end(bounded, reason)).await;
         }
     }
 }
@@ -136,4 +136,4 @@ impl Drop for Session {
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(super) mod tests;

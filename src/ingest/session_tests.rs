@@ -220,7 +220,9 @@ async fn a_request_closes_the_conversation() {
     let mut session = bench.session().await;
     let clients = bench.ingest.clients().clone();
     let id = session.client_id().clone();
-    let kind = |result: Result<_>| result.map(|_: crate::domain::ids::ConversationId| ()).unwrap_err().kind();
+    let kind = |result: Result<_>| {
+        result.map(|_: crate::domain::ids::ConversationId| ()).unwrap_err().kind()
+    };
     assert_eq!(kind(clients.close_conversation(&id).await), Kind::BadInput);
     send(&mut session, &speech(2.0)).await;
     let asked = tokio::spawn({
@@ -326,4 +328,38 @@ async fn audio_reaches_the_disk_though_no_more_comes() {
 #[test]
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() <= 128, "{}", size_of::<Session>());
+}
+
+/// What an hour of a stream costs, but for its socket:
+/// `cargo test --release --lib hour_of_stream -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures CPU time"]
+async fn hour_of_stream() {
+    let bench = standing();
+    let mut session = bench.session().await;
+    session.audio_start(PcmFormat::SPEECH);
+    let minute = bytes(&[speech(25.0), silence(8), speech(20.0), silence(7)].concat());
+    let ticks = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<u64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse().unwrap())
+            .collect();
+        fields[0] + fields[1]
+    };
+    let before = ticks();
+    for _ in 0..60 {
+        for frame in minute.chunks(640) {
+            session.audio(frame, None).await.unwrap();
+            bench.clock.advance(Duration::from_millis(20));
+        }
+    }
+    session.end(CloseReason::Disconnect).await;
+    let windows: usize = bench.store.rows().iter().map(|row| row.windows.len()).sum();
+    println!("{} ms of CPU, {windows} windows", (ticks() - before) * 10);
 }

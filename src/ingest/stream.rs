@@ -124,16 +124,26 @@ impl Stream {
         if self.open.is_none() && bounded {
             self.segmenter.restart();
             self.pre_roll.clear();
-            self.open = Some(Open::begin(&self.ingest, &self.client, piece.len()).await?);
+            self.open = Some(self.begin(piece.len()).await?);
         }
         let Some(open) = &mut self.open else { return self.await_speech(piece).await };
         // Both before anything that can fail: samples and windows count alike.
         let recorded = open.append(piece).await;
         self.segmenter.push(piece, &mut self.windows);
         recorded?;
-        open.add_windows(&mut self.windows).await?;
-        self.close_if_due().await;
+        if open.has_windows(&self.windows) {
+            Box::pin(open.add_windows(&mut self.windows)).await?;
+        }
+        if let Some(reason) = self.due_to_close() {
+            Box::pin(self.close(reason)).await;
+        }
         Ok(())
+    }
+
+    /// Opens a conversation. Boxed, as all rare steps are: every connection
+    /// carries the space of its longest step for as long as it lasts.
+    async fn begin(&mut self, age: usize) -> Result<Open> {
+        Box::pin(Open::begin(&self.ingest, &self.client, age)).await
     }
 
     /// On a stream without boundaries: a conversation begins a little before the
@@ -156,18 +166,21 @@ impl Stream {
         let held = std::mem::take(&mut self.pre_roll);
         let held = held.get(before..).unwrap_or_default();
         self.segmenter.rebase(origin);
-        let open = Open::begin(&self.ingest, &self.client, held.len()).await?;
+        let open = self.begin(held.len()).await?;
         self.open.insert(open).append(held).await
     }
 
-    async fn close_if_due(&mut self) {
+    /// Why the conversation has to end now, if it has to.
+    fn due_to_close(&self) -> Option<CloseReason> {
         let limits = &self.ingest.config.conversation;
         let position = self.segmenter.position();
         let quiet = self.segmenter.last_speech().map_or(0, |last| position.saturating_sub(last));
         if position >= samples(limits.max_length) {
-            self.close(CloseReason::MaxLength).await;
+            Some(CloseReason::MaxLength)
         } else if quiet >= samples(limits.silence_timeout) {
-            self.close(CloseReason::Silence).await;
+            Some(CloseReason::Silence)
+        } else {
+            None
         }
     }
 }

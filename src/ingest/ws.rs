@@ -41,12 +41,7 @@ enum Ending {
 }
 
 /// Serves one socket until it ends; the conversation is closed by then.
-pub async fn serve(
-    mut socket: WebSocket,
-    ingest: Arc<Ingest>,
-    user: User,
-    device: Option<String>,
-) {
+pub async fn serve(mut socket: WebSocket, ingest: Arc<Ingest>, user: User, device: Option<String>) {
     let session = match ingest.connect(&user, device.as_deref()).await {
         Ok(session) => session,
         Err(error) => {
@@ -307,10 +302,8 @@ async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
     let reason: String = reason.chars().filter(char::is_ascii).take(120).collect();
     let frame = CloseFrame { code, reason: Utf8Bytes::from(reason) };
     if send(socket, Message::Close(Some(frame))).await {
-        let _ = timeout(CLOSE_TIMEOUT, async {
-            while let Some(Ok(_)) = socket.recv().await {}
-        })
-        .await;
+        let _ =
+            timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }
 }
 

@@ -19,8 +19,8 @@ const BACKLOG: usize = 2 << 20;
 /// meanwhile gathers in memory. Dropping one without [`Recorder::close`] still
 /// hands everything to the system, but does not wait for the disk.
 pub struct Recorder {
-    shared: Arc<Shared>,
-    write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) write: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
     /// When the oldest gathered sample must go to disk.
     due: Option<Duration>,
     /// The last write failed: the file still holds samples to write.
@@ -31,9 +31,9 @@ pub struct Recorder {
 }
 
 /// What the recorder and its write in flight have in common.
-struct Shared {
+pub(super) struct Shared {
     /// Held while writing.
-    file: Mutex<WavFile>,
+    pub(super) file: Mutex<WavFile>,
     /// Appended and not written; never held for longer than a copy takes.
     gathered: Mutex<Vec<i16>>,
 }
@@ -107,7 +107,7 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::append`].
     pub fn poll(&mut self) -> Result<()> {
-        if !self.due.is_some_and(|due| self.clock.monotonic() >= due) {
+        if self.due.is_none_or(|due| self.clock.monotonic() < due) {
             return Ok(());
         }
         if let Some(write) = &mut self.write {

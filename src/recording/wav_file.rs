@@ -51,8 +51,7 @@ impl WavFile {
     pub(super) fn create(path: &Path, dir: &Path) -> Result<Self> {
         let cannot = |error| failed("cannot create", path, error);
         let mut options = OpenOptions::new();
-        let file =
-            options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+        let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
         file.write_all_at(&header(0), 0).map_err(cannot)?;
         file.sync_all().map_err(cannot)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)?;

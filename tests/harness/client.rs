@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 pub struct Client {
     pub url: String,
     pub token: String,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 impl Client {

@@ -102,6 +102,55 @@ fn check_email(email: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
+    use crate::store::Users;
+    use crate::store::sqlite::testing::{Fixture, at};
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.auth.bcrypt_cost = 4;
+        config.auth.admin_email = "Root@Example.com".into();
+        config
+    }
+
+    #[tokio::test]
+    async fn the_first_start_makes_an_administrator_and_shows_the_password_once() {
+        let fixture = Fixture::new();
+        let (config, clock) = (config(), Clock::simulated(at(0)));
+        let made = bootstrap_admin(&fixture.store, &config, &clock).await.unwrap().unwrap();
+        assert_eq!(made.email, "root@example.com");
+        let user = fixture.store.user_by_email("root@example.com").await.unwrap().unwrap();
+        assert!(user.is_superuser && user.is_active);
+        let hash = Some(user.password_hash);
+        assert!(Passwords::new(4).verify(&made.password.unwrap(), hash).await.unwrap());
+        assert!(bootstrap_admin(&fixture.store, &config, &clock).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_configured_password_is_used_and_not_shown() {
+        let fixture = Fixture::new();
+        let (mut config, clock) = (config(), Clock::simulated(at(0)));
+        config.auth.admin_password = Secret::new("x".repeat(73));
+        let error = bootstrap_admin(&fixture.store, &config, &clock).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Config);
+        config.auth.admin_password = Secret::new("short");
+        let made = bootstrap_admin(&fixture.store, &config, &clock).await.unwrap().unwrap();
+        assert_eq!(made.password, None);
+        let user = fixture.store.user_by_email(&made.email).await.unwrap().unwrap();
+        assert!(Passwords::new(4).verify("short", Some(user.password_hash)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_user_of_that_address_is_promoted_and_keeps_the_password() {
+        let fixture = Fixture::new();
+        let user = fixture.user("root").await;
+        let (config, clock) = (config(), Clock::simulated(at(0)));
+        let made = bootstrap_admin(&fixture.store, &config, &clock).await.unwrap().unwrap();
+        assert_eq!(made.password, None);
+        let now = fixture.store.user(&user.id).await.unwrap().unwrap();
+        assert!(now.is_superuser);
+        assert_eq!(now.password_hash, user.password_hash);
+    }
 
     #[test]
     fn addresses_are_checked_for_form_only() {

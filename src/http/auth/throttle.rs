@@ -27,7 +27,6 @@ struct Counter {
 }
 
 /// One attempt, to be told when it has succeeded.
-#[must_use]
 #[derive(Debug)]
 pub struct Attempt([u64; 2]);
 

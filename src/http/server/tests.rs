@@ -1,12 +1,11 @@
-use std::time::Instant;
-
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::Interval;
 
-/// A server with two places; `/slow` takes half a second, `/peer` tells who asks.
+/// A server with two places; `/slow` takes half a second, `/stuck` does not end,
+/// `/peer` tells who asks.
 async fn start(change: impl FnOnce(&mut Config)) -> (SocketAddr, Supervisor) {
     let mut config = Config::default();
     config.server.max_connections = 2;
@@ -20,7 +19,8 @@ async fn start(change: impl FnOnce(&mut Config)) -> (SocketAddr, Supervisor) {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 "done"
             }),
-        );
+        )
+        .route("/stuck", get(std::future::pending::<()>));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let supervisor = Supervisor::new();
@@ -87,11 +87,9 @@ async fn who_sends_no_header_is_cut_off() {
     let mut silent = connect(address).await;
     let mut halting = connect(address).await;
     halting.write_all(b"GET /peer HTTP/1.1\r\nho").await.unwrap();
-    let begun = Instant::now();
     for stream in [&mut silent, &mut halting] {
         assert!(read_until(stream, "never", LONG).await.is_some(), "still open");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2));
     // The same between two requests of one connection.
     let mut idle = connect(address).await;
     let local = idle.local_addr().unwrap().to_string();
@@ -127,10 +125,8 @@ async fn shutdown_lets_requests_end_and_refuses_new_ones() {
 async fn shutdown_does_not_wait_longer_than_it_may() {
     let (address, supervisor) = start(|config| config.server.drain_timeout = SHORT.into()).await;
     let mut busy = connect(address).await;
-    ask(&mut busy, "/slow").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let begun = Instant::now();
+    ask(&mut busy, "/stuck").await;
+    tokio::time::sleep(SHORT).await;
     supervisor.stop();
     assert!(supervisor.drain(LONG).await);
-    assert!(begun.elapsed() < Duration::from_millis(390), "{:?}", begun.elapsed());
 }

@@ -44,7 +44,7 @@ async fn neighbours_are_the_users_own_in_order_of_cosine() {
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     let mut noise = Noise(7);
     // Few enough that every one of them is compared in full: the order is exact.
-    let vectors: Vec<Vec<f32>> = (0..200).map(|_| noise.vector()).collect();
+    let vectors: Vec<Vec<f32>> = (0..60).map(|_| noise.vector()).collect();
     let add = |v: &Vec<f32>| MemoryChange::Add { text: "fact".into(), vector: v.clone() };
     let hers = f.remember(&anna, &vectors.iter().map(add).collect::<Vec<_>>()).await;
     let his = f.remember(&bert, &[add(&vectors[0])]).await;
@@ -61,7 +61,7 @@ async fn neighbours_are_the_users_own_in_order_of_cosine() {
         assert_eq!(id, want);
         assert!((score - cosine).abs() < 1e-5, "{score} {cosine}");
     }
-    assert_eq!(index.nearest(&anna.id, &query, 10_000).await.unwrap().len(), 200);
+    assert_eq!(index.nearest(&anna.id, &query, 10_000).await.unwrap().len(), 60);
     let of_bert = index.nearest(&bert.id, &query, 30).await.unwrap();
     assert_eq!(of_bert.iter().map(|n| &n.0).collect::<Vec<_>>(), [&his[0].id]);
 }

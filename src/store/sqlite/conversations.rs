@@ -286,7 +286,8 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
     let windows = rows::all(
         tx,
         "select id from windows w where state = 'waiting' and not exists (
-             select 1 from jobs j where j.window_id = w.id and j.state in ('ready', 'leased'))",
+             select 1 from jobs j where j.window_id = w.id and j.state in ('ready', 'leased'))
+         order by w.id",
         [],
         |row| row.get::<_, WindowId>(0),
     )?;
@@ -298,7 +299,8 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
              select 1 from windows w where w.conversation_id = c.id and w.state = 'waiting')
          and not exists (
              select 1 from jobs j where j.conversation_id = c.id and j.kind = 'finish'
-             and j.state in ('ready', 'leased'))",
+             and j.state in ('ready', 'leased'))
+         order by started_at",
     )?;
     let unremembered = conversations_without(
         tx,
@@ -306,7 +308,8 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
          where transcription = 'COMPLETED' and memory = 'PENDING'
          and not exists (
              select 1 from jobs j where j.conversation_id = c.id
-             and j.kind in ('finish', 'remember') and j.state in ('ready', 'leased'))",
+             and j.kind in ('finish', 'remember') and j.state in ('ready', 'leased'))
+         order by started_at",
     )?;
     let windows = windows.into_iter().map(|id| job(JobKind::Transcribe, Payload::Window(id)));
     let finish = unsettled.into_iter().map(|id| job(JobKind::Finish, Payload::Conversation(id)));

@@ -1,28 +1,24 @@
 //! The vectors of memories, indexed by sqlite-vec in the same database.
 //!
-//! sqlite-vec compares each vector of a user with the query, one float after
-//! another. So the index keeps one bit a dimension, its sign: 48 bytes for 384
-//! floats, compared by counting differing bits. The nearest by bits are then
-//! put in order by the whole vectors, which stay in `memories`.
+//! sqlite-vec compares the query with every vector of a user. Over floats that
+//! adds up one product after another, since a compiler may not reorder sums of
+//! floats; over small integers it may, and uses the machine's vector
+//! instructions on any processor. So the index keeps vectors rounded to one
+//! byte a value and compares them by L1, sqlite-vec's one distance for them that
+//! is all integers; the nearest of those are then put in order by the whole
+//! vectors, which stay in `memories`.
 
 use rusqlite::auto_extension::{RawAutoExtension, register_auto_extension};
 use rusqlite::{Connection, params};
 
-use super::rows;
+use super::{rows, sql_limit};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 
-/// Candidates by bits for each result wanted.
-const OVERSAMPLING: usize = 8;
 /// Candidates at least: few results need proportionally more.
-const FEWEST_CANDIDATES: usize = 256;
+const FEWEST_CANDIDATES: usize = 64;
 /// The most that sqlite-vec returns.
 const MOST_CANDIDATES: usize = 4096;
-
-/// Vectors in one row of the index. sqlite-vec picks the best of a row by
-/// going over it once for each result, so small rows make large results cheap;
-/// each user has rows of their own, so they also keep small users small.
-const CHUNK: usize = 128;
 
 /// The widest vector sqlite-vec takes.
 const WIDEST: usize = 8192;
@@ -80,10 +76,8 @@ fn create(tx: &Connection, model: &str, width: usize) -> Result<()> {
         "create virtual table memory_vectors using vec0 (
              seq integer primary key,
              user_id text partition key,
-             signs bit[{}],
-             chunk_size = {CHUNK}
-         )",
-        signs_len(width) * 8
+             rounded int8[{width}] distance_metric=L1
+         )"
     ))?;
     Ok(())
 }
@@ -98,8 +92,8 @@ pub(super) fn put(tx: &Connection, seq: i64, user: &UserId, vector: &[f32]) -> R
     delete(tx, seq)?;
     rows::run(
         tx,
-        "insert into memory_vectors (seq, user_id, signs) values (?1, ?2, vec_bit(?3))",
-        params![seq, user.as_str(), signs(vector)],
+        "insert into memory_vectors (seq, user_id, rounded) values (?1, ?2, vec_int8(?3))",
+        params![seq, user.as_str(), rounded(vector)],
     )?;
     Ok(())
 }
@@ -131,20 +125,25 @@ pub(crate) fn nearest(
     if k == 0 {
         return Ok(Vec::new());
     }
-    let candidates = k.saturating_mul(OVERSAMPLING).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
     let mut statement = db.prepare_cached(
         "select m.id, m.embedding from memory_vectors v cross join memories m on m.seq = v.seq
-         where v.signs match vec_bit(?1) and v.k = ?2 and v.user_id = ?3",
+         where v.rounded match vec_int8(?1) and v.k = ?2 and v.user_id = ?3",
     )?;
     let mut found = statement
-        .query_map(
-            params![signs(vector), i64::try_from(candidates).unwrap_or(i64::MAX), user.as_str()],
-            |row| Ok((rows::memory_id(row)?, dot(vector, row.get_ref(1)?.as_blob()?))),
-        )?
+        .query_map(params![rounded(vector), sql_limit(candidates(k)), user.as_str()], |row| {
+            Ok((rows::memory_id(row)?, dot(vector, row.get_ref(1)?.as_blob()?)))
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     found.sort_by(|a, b| b.1.total_cmp(&a.1));
     found.truncate(k);
     Ok(found)
+}
+
+/// How many to look at in full for `k` results. Half as many again is enough to
+/// undo the rounding, and sqlite-vec's time grows with each: it goes over all its
+/// distances once for every result.
+fn candidates(k: usize) -> usize {
+    k.saturating_add(k / 2).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES)
 }
 
 /// A vector as it is kept in `memories`: little-endian f32.
@@ -179,19 +178,12 @@ fn check(vector: &[f32], width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the signs of a vector; whole words, which sqlite-vec compares at once.
-fn signs_len(width: usize) -> usize {
-    width.div_ceil(64) * 8
-}
-
-/// One bit for each value: whether it is above zero.
-fn signs(vector: &[f32]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = vector
-        .chunks(8)
-        .map(|eight| eight.iter().rev().fold(0, |byte, value| (byte << 1) | u8::from(*value > 0.0)))
-        .collect();
-    bytes.resize(signs_len(vector.len()), 0);
-    bytes
+/// A unit vector in one byte a value. In `width` dimensions a value is about
+/// `1 / sqrt(width)`; four times that fills the byte, and the few beyond are cut.
+fn rounded(vector: &[f32]) -> Vec<u8> {
+    let scale = 127.0 / 4.0 * (vector.len() as f32).sqrt();
+    let round = |value: &f32| (value * scale).round().clamp(-127.0, 127.0) as i8;
+    vector.iter().map(|value| round(value).cast_unsigned()).collect()
 }
 
 /// The inner product with a stored vector: the cosine, both being unit length.
@@ -217,15 +209,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signs_are_one_bit_a_dimension_in_whole_words() {
-        let mut vector = vec![-1.0; 65];
-        vector[0] = 1.0;
-        vector[9] = 1.0;
-        vector[64] = 1.0;
-        let bytes = signs(&vector);
-        assert_eq!(bytes.len(), 16);
-        assert_eq!((bytes[0], bytes[1], bytes[8]), (1, 2, 1));
-        assert_eq!(bytes.iter().map(|b| b.count_ones()).sum::<u32>(), 3);
+    fn rounding_uses_the_byte_and_keeps_the_sign() {
+        let signed = |vector: &[f32]| -> Vec<i8> {
+            rounded(vector).into_iter().map(u8::cast_signed).collect()
+        };
+        assert_eq!(signed(&[0.25, -0.25, 0.0, 0.9]), [16, -16, 0, 57]);
+        assert_eq!(signed(&[1.0, -1.0].repeat(32)), [127, -127].repeat(32));
     }
 
     #[test]

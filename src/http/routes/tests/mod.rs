@@ -57,6 +57,10 @@ impl Embedder for FirstAxis {
         "test-model".into()
     }
 
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         Ok(texts.iter().map(|_| vector(0)).collect())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Message, http::Request};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Person, World};
+use crate::base::system;
 use crate::http::server;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -173,6 +175,50 @@ async fn a_conversation_is_closed_for_its_owner_and_for_nobody_else() {
     assert_eq!(body["error"], format!("Client '{client}' has no open conversation"));
     let body = world.ask("POST", "/api/conversations/x-y/close", Some(&ann)).await.is(404);
     assert_eq!(body, json!({ "error": "Client 'x-y' not found or not connected" }));
+}
+
+/// Resident memory of one idle stream, all of it: the task, the session, the
+/// buffers. Measures the whole process, so it runs alone:
+/// `cargo test --release --lib -- --ignored --nocapture idle_streams`.
+#[tokio::test]
+#[ignore = "measures the whole process"]
+async fn idle_streams_are_small() {
+    const STREAMS: usize = 512;
+    let world = World::new().await;
+    let mut people = Vec::new();
+    for n in 0..STREAMS.div_ceil(world.api.config.server.max_streams_per_user) {
+        people.push(world.person(&format!("user{n}"), false).await);
+    }
+    let address = world.serve().await;
+    let open = async |n: usize| {
+        let token = &people[n % people.len()].token;
+        let request = format!(
+            "GET /ws_pcm?token={token}&device_name=d{n} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut buffer = [0; 512];
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"established\"}\n") {
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        stream
+    };
+    let mut streams = Vec::with_capacity(STREAMS);
+    for n in 0..32 {
+        streams.push(open(n).await);
+    }
+    let before = system::resident_memory().unwrap();
+    for n in 32..STREAMS {
+        streams.push(open(n).await);
+    }
+    let each = (system::resident_memory().unwrap() - before) / (STREAMS as u64 - 32);
+    println!("{each} bytes an idle stream");
+    assert!(each <= 16 * 1024, "{each}");
 }
 
 #[tokio::test]

@@ -204,8 +204,8 @@ async fn a_vector_of_the_wrong_shape_is_refused() {
     let complete = |vector: Vec<f32>| {
         let (store, conversation) = (&f.store, &conversation);
         async move {
-            let change = MemoryChange::Add { text: "x".into(), vector };
-            let done = store.complete_memories(lease, conversation, &[change], None, "v", at(8));
+            let change = [MemoryChange::Add { text: "x".into(), vector }];
+            let done = store.complete_memories(lease, conversation, &change, None, "v", at(8));
             done.await.map_err(|e| e.kind())
         }
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use crate::base::error::Kind;
-use crate::domain::conversation::Progress;
+use crate::domain::conversation::{CloseReason, Progress};
 use crate::domain::ids::{ConversationId, JobId};
 use crate::domain::job::{Job, JobKind, Lane, Lease, Payload};
 use crate::store::sqlite::testing::{Fixture, at, segment, window};
@@ -189,7 +189,10 @@ async fn run(ops: Vec<Op>) {
                     })
                     .max()
                     .map_or(Lane::Live.rank(), |(_, lane)| lane);
-                f.close(&id, &[]).await;
+                f.store
+                    .close_conversation(&id, 1, &[], CloseReason::Silence, at(now))
+                    .await
+                    .unwrap();
                 if !model.closed {
                     model.closed = true;
                     model.settle(lane, now);
