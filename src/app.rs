@@ -245,12 +245,10 @@ fn engines(config: &Config, supervisor: &Supervisor) -> Result<Engines> {
     };
     let gate = Gate::new(exclusive);
     let llm = settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
-    let embed =
-        settings(config, engine::LLAMA, ModelKind::Embed, &config.embed.model, config.embed.deadline)?;
     Ok(Engines {
         stt: whisper(config, &gate, supervisor)?,
         llm: Arc::new(LlamaEngine::new(&llm, config.llm.context, &gate, supervisor)),
-        embedder: Arc::new(LlamaEmbedder::new(&embed, supervisor)),
+        embedder: embedder(config, supervisor)?,
     })
 }
 
@@ -269,6 +267,16 @@ pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn
     let dir = models::models_dir(config);
     Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, system::total_memory(), &dir)?;
     whisper(config, &Gate::new(false), supervisor)
+}
+
+/// The embedding engine alone, for the command line.
+///
+/// # Errors
+/// `Config` when it cannot be used.
+pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embedder>> {
+    let settings =
+        settings(config, engine::LLAMA, ModelKind::Embed, &config.embed.model, config.embed.deadline)?;
+    Ok(Arc::new(LlamaEmbedder::new(&settings, supervisor)))
 }
 
 /// The store for a command that runs beside the daemon.

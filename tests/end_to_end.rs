@@ -157,7 +157,7 @@ async fn a_killed_engine_costs_nothing_but_time() {
     let rate = wer::rate(&reference, &text(&conversation));
     assert!(rate <= 0.06, "{rate}: {}", text(&conversation));
     let log = daemon.log();
-    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("friend-lite-whisper")).count();
+    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("SIGKILL")).count();
     assert_eq!(told, 1, "the log says once what happened:\n{log}");
 }
 

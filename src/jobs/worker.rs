@@ -147,7 +147,8 @@ impl Worker {
         let report = error.report();
         let (kind, attempt) = (job.kind.as_str(), job.attempts);
         match retry_at {
-            Some(_) => tracing::warn!(job = job.id, kind, attempt, "will be tried again: {report}"),
+            // Whatever failed has said so itself; this only tells what follows.
+            Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),
             None => tracing::error!(job = job.id, kind, attempt, "given up, its input is kept: {report}"),
         }
         match self.store.fail_job(job.lease(), &report, retry_at, now).await {
