@@ -29,10 +29,9 @@ const ADAPTERS: &[(&str, &str)] = &[
 ];
 
 fn layer(module: &str) -> usize {
-    LAYERS
-        .iter()
-        .position(|layer| layer.contains(&module))
-        .unwrap_or_else(|| panic!("`{module}` is in no layer: add it to the map in src/lib.rs and here"))
+    LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| {
+        panic!("`{module}` is in no layer: add it to the map in src/lib.rs and here")
+    })
 }
 
 /// Whether a file below `src` holds tests alone.
@@ -163,7 +162,9 @@ fn the_library_links_no_model_runtime() {
             assert!(!code.contains(runtime), "{} names {runtime}", path.display());
         }
     }
-    let engine = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/mod.rs")).unwrap();
+    let engine =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/mod.rs"))
+            .unwrap();
     let engine = code(&engine);
     assert!(!engine.contains("mod whisper") && !engine.contains("mod llama"));
 }

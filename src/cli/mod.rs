@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::base::error::Result;
 use crate::base::telemetry;
-use crate::config::load::{self, Sources};
 use crate::config::Config;
+use crate::config::load::{self, Sources};
 use crate::supervisor::Supervisor;
 
 mod check_config;

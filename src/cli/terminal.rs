@@ -15,7 +15,9 @@ pub(super) fn bar(what: &str, total: u64, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {prefix}, {eta} left") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {prefix}, {eta} left")
+    {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(unit.to_owned());

@@ -149,7 +149,12 @@ impl Worker {
         match retry_at {
             // Whatever failed has said so itself; this only tells what follows.
             Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),
-            None => tracing::error!(job = job.id, kind, attempt, "given up, its input is kept: {report}"),
+            None => tracing::error!(
+                job = job.id,
+                kind,
+                attempt,
+                "given up, its input is kept: {report}"
+            ),
         }
         match self.store.fail_job(job.lease(), &report, retry_at, now).await {
             // Somebody else holds the job by now: this outcome is void.

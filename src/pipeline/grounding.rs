@@ -11,24 +11,24 @@ const MIN_SHARE: f64 = 0.75;
 
 /// Words that carry no content, or that reporting speech adds.
 const FUNCTION_WORDS: &[&str] = &[
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "been",
-    "before", "being", "but", "by", "can", "could", "did", "do", "does", "done", "every", "for", "from",
-    "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in", "into",
-    "is", "it", "its", "may", "me", "might", "mine", "more", "most", "must", "my", "no", "not", "of",
-    "on", "one", "or", "other", "our", "ours", "out", "own", "said", "say", "says", "shall", "she",
-    "should", "so", "some", "somebody", "someone", "speaker", "speakers", "than", "that", "the",
-    "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "too", "up",
-    "us", "user", "was", "we", "were", "what", "when", "where", "which", "who", "whose", "why", "will",
-    "with", "would", "you", "your", "yours",
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be",
+    "been", "before", "being", "but", "by", "can", "could", "did", "do", "does", "done", "every",
+    "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i",
+    "if", "in", "into", "is", "it", "its", "may", "me", "might", "mine", "more", "most", "must",
+    "my", "no", "not", "of", "on", "one", "or", "other", "our", "ours", "out", "own", "said",
+    "say", "says", "shall", "she", "should", "so", "some", "somebody", "someone", "speaker",
+    "speakers", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they",
+    "this", "those", "to", "too", "up", "us", "user", "was", "we", "were", "what", "when", "where",
+    "which", "who", "whose", "why", "will", "with", "would", "you", "your", "yours",
 ];
 
 /// Words of greetings and chatter: a sentence of these alone is not worth
 /// remembering.
 const CHATTER: &[&str] = &[
-    "bye", "cheers", "fine", "good", "goodbye", "great", "hello", "hey", "hi", "hmm", "know", "later",
-    "like", "mean", "mhm", "morning", "nice", "oh", "okay", "ok", "please", "really", "right", "see",
-    "sorry", "sure", "thank", "thanks", "today", "uh", "um", "weather", "welcome", "well", "yeah",
-    "yep", "yes",
+    "bye", "cheers", "fine", "good", "goodbye", "great", "hello", "hey", "hi", "hmm", "know",
+    "later", "like", "mean", "mhm", "morning", "nice", "oh", "okay", "ok", "please", "really",
+    "right", "see", "sorry", "sure", "thank", "thanks", "today", "uh", "um", "weather", "welcome",
+    "well", "yeah", "yep", "yes",
 ];
 
 /// Words that turn a statement round.
@@ -81,7 +81,9 @@ impl Ground {
 /// Whether `text` denies something.
 pub fn is_negated(text: &str) -> bool {
     words(text).any(|word| {
-        NEGATIONS.contains(&word.lower.as_str()) || word.lower.ends_with("n't") || word.lower.ends_with("n’t")
+        NEGATIONS.contains(&word.lower.as_str())
+            || word.lower.ends_with("n't")
+            || word.lower.ends_with("n’t")
     })
 }
 
@@ -203,7 +205,9 @@ mod tests {
 
     #[test]
     fn chatter_has_no_content() {
-        for text in ["Hi, how are you doing today?", "Thank you.", "Nice weather.", "Okay, see you later."] {
+        for text in
+            ["Hi, how are you doing today?", "Thank you.", "Nice weather.", "Okay, see you later."]
+        {
             assert!(!has_content(text), "{text}");
         }
         assert!(has_content("I'm allergic to peanuts."));

@@ -58,7 +58,9 @@ impl Remember {
                 match grounded(&ground, &point) {
                     Some(fact) if !facts.contains(&fact) => facts.push(fact),
                     Some(_) => {}
-                    None => tracing::debug!("left out a point that the transcript does not bear out"),
+                    None => {
+                        tracing::debug!("left out a point that the transcript does not bear out")
+                    }
                 }
             }
         }
@@ -75,9 +77,8 @@ impl Remember {
         lane: Lane,
     ) -> Result<Option<MemoryChange>> {
         let said_already = taken.iter().any(|change| match change {
-            MemoryChange::Add { vector: other, .. } | MemoryChange::Update { vector: other, .. } => {
-                cosine(&vector, other) >= SAME
-            }
+            MemoryChange::Add { vector: other, .. }
+            | MemoryChange::Update { vector: other, .. } => cosine(&vector, other) >= SAME,
             MemoryChange::Delete { .. } => false,
         });
         if said_already {
@@ -120,8 +121,10 @@ fn grounded(ground: &Ground, point: &Point) -> Option<String> {
 fn as_sentence(quote: &str) -> String {
     let trimmed = quote.trim().trim_end_matches([',', ';', ':', '-']);
     let mut letters = trimmed.chars();
-    let mut sentence: String =
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
+    let mut sentence: String = letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default();
     if !sentence.ends_with(['.', '!', '?']) {
         sentence.push('.');
     }
@@ -248,7 +251,10 @@ mod tests {
     fn a_decision_without_its_memory_adds() {
         let old = memory("m");
         let decide = |event, target| change(event, target, "New.".into(), vec![1.0]);
-        assert!(matches!(decide(MemoryEvent::Update, Some(&old)), Some(MemoryChange::Update { .. })));
+        assert!(matches!(
+            decide(MemoryEvent::Update, Some(&old)),
+            Some(MemoryChange::Update { .. })
+        ));
         assert!(matches!(decide(MemoryEvent::Update, None), Some(MemoryChange::Add { .. })));
         assert!(matches!(decide(MemoryEvent::Delete, None), Some(MemoryChange::Add { .. })));
         assert!(decide(MemoryEvent::None, Some(&old)).is_none());
@@ -265,14 +271,31 @@ mod tests {
             fact: fact.into(),
         };
         // The model dropped the "not": the speaker's own words stand instead.
-        let turned = point("ask not what your country can do for you,", "advice", "Ask what your country can do for you.");
-        assert_eq!(grounded(&ground, &turned).unwrap(), "Ask not what your country can do for you.");
-        let kept = point("ask not what your country can do", "advice", "Americans ask not what their country can do.");
-        assert_eq!(grounded(&ground, &kept).unwrap(), "Americans ask not what their country can do.");
+        let turned = point(
+            "ask not what your country can do for you,",
+            "advice",
+            "Ask what your country can do for you.",
+        );
+        assert_eq!(
+            grounded(&ground, &turned).unwrap(),
+            "Ask not what your country can do for you."
+        );
+        let kept = point(
+            "ask not what your country can do",
+            "advice",
+            "Americans ask not what their country can do.",
+        );
+        assert_eq!(
+            grounded(&ground, &kept).unwrap(),
+            "Americans ask not what their country can do."
+        );
         let made_up = point("my brother Max moved to Berlin", "person", "Max moved to Berlin.");
         assert_eq!(grounded(&ground, &made_up), None);
         assert_eq!(grounded(&ground, &point("Hello there", "person", "Hello.")), None);
-        assert_eq!(grounded(&ground, &point("my fellow Americans", "small talk", "Americans.")), None);
+        assert_eq!(
+            grounded(&ground, &point("my fellow Americans", "small talk", "Americans.")),
+            None
+        );
     }
 
     #[test]
