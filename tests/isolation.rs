@@ -5,7 +5,7 @@ use crate::harness::{speech, wer};
 
 #[tokio::test]
 async fn two_users_at_once_never_see_each_other() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&[("LLM__MODEL", "qwen2.5-coder-0.5b")]);
     let anna = daemon.user("anna@example.com").await;
     let ben = daemon.user("ben@example.com").await;
 

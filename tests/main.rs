@@ -8,4 +8,5 @@ mod engines;
 mod harness;
 mod isolation;
 mod layers;
+mod memory;
 mod quality;

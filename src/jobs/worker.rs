@@ -146,6 +146,11 @@ impl Worker {
         let retry_at = self.retry.next(job.attempts, error, now);
         let report = error.report();
         let (kind, attempt) = (job.kind.as_str(), job.attempts);
+        match self.store.fail_job(job.lease(), &report, retry_at, now).await {
+            // Somebody else holds the job by now: this outcome is void.
+            Err(stale) if stale.kind() == Kind::Conflict => return Ok(()),
+            other => other?,
+        }
         match retry_at {
             // Whatever failed has said so itself; this only tells what follows.
             Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),
@@ -156,11 +161,7 @@ impl Worker {
                 "given up, its input is kept: {report}"
             ),
         }
-        match self.store.fail_job(job.lease(), &report, retry_at, now).await {
-            // Somebody else holds the job by now: this outcome is void.
-            Err(stale) if stale.kind() == Kind::Conflict => Ok(()),
-            other => other,
-        }
+        Ok(())
     }
 
     async fn idle_time(&self) -> Result<Duration> {
