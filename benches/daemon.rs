@@ -79,16 +79,14 @@ async fn idle_and_connections() {
     );
 }
 
-async fn cost_of_a_stream() {
-    const STREAMS: usize = 10;
-    const SPEED: f64 = 6.0;
-    const REPEATS: usize = 6;
+async fn cost_of_a_stream(bare: bool, what: &str) {
+    const STREAMS: usize = 100;
     // Without models nothing is transcribed: this is ingest alone.
     let empty = tempfile::tempdir().unwrap();
-    let daemon = Daemon::without_models(empty.path());
+    let daemon = Daemon::without_models(empty.path(), &[("SERVER__MAX_STREAMS_PER_USER", "200")]);
     let client = daemon.admin().await;
     let (reading, _) = speech::reading(1.0);
-    let seconds = STREAMS as f64 * REPEATS as f64 * reading.len() as f64 / 16_000.0;
+    let seconds = STREAMS as f64 * reading.len() as f64 / 16_000.0;
     let before = cpu(daemon.pid());
     let mut streams = Vec::new();
     for number in 0..STREAMS {
@@ -96,8 +94,10 @@ async fn cost_of_a_stream() {
         streams.push(async move {
             let mut socket = client.socket(&format!("s{number}")).await;
             socket.event("audio-start", None).await;
-            for _ in 0..REPEATS {
-                socket.stream(&reading, SPEED).await;
+            if bare {
+                socket.stream_bare(&reading, 1.0).await;
+            } else {
+                socket.stream(&reading, 1.0).await;
             }
             socket.event("audio-stop", None).await;
             socket.close().await;
@@ -109,10 +109,7 @@ async fn cost_of_a_stream() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spent = cpu(daemon.pid()) - before;
-    row(
-        "CPU-seconds for an hour of PCM stream (32 ms frames)",
-        format!("{:.2}", spent / seconds * 3600.0),
-    );
+    row(what, format!("{:.2}", spent / seconds * 3600.0));
 }
 
 async fn stop_to_transcript() {
@@ -154,7 +151,8 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         idle_and_connections().await;
-        cost_of_a_stream().await;
+        cost_of_a_stream(true, "CPU-seconds an hour of stream, 100 live, bare PCM").await;
+        cost_of_a_stream(false, "CPU-seconds an hour of stream, 100 live, Wyoming events").await;
         stop_to_transcript().await;
     });
 }

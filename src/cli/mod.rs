@@ -129,7 +129,9 @@ async fn open_index(config: Config) -> Result<()> {
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     use crate::base::error::{Context, Kind};
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(crate::base::system::cores().clamp(1, 4))
+        // One is enough for hundreds of streams, and spares waking a second for
+        // each frame; disk and database have threads of their own.
+        .worker_threads(1)
         .thread_name("friend-lite")
         .enable_all()
         .build()

@@ -39,14 +39,14 @@ fn grounded(ground: &Ground, point: &Point) -> Option<String> {
     let same_sense = is_negated(&point.fact) == is_negated(&point.quote)
         && !puts_words_in_a_mouth(&point.quote, &point.fact);
     if same_sense && has_content(&point.fact) && ground.supports(&point.fact) {
-        return Some(point.fact.trim().to_owned());
+        return Some(as_sentence(&point.fact));
     }
     Some(as_sentence(&point.quote))
 }
 
-/// A quote without its chatter, a capital in front and a full stop behind.
-fn as_sentence(quote: &str) -> String {
-    let said = without_chatter(quote);
+/// A text without its chatter, a capital in front and a full stop behind.
+fn as_sentence(text: &str) -> String {
+    let said = without_chatter(text);
     let trimmed = said.trim_end_matches([',', ';', ':', '-']);
     let mut letters = trimmed.chars();
     let mut sentence: String = letters

@@ -136,6 +136,18 @@ impl Socket {
         }
     }
 
+    /// Sends samples as the HAVPE relay does: bare binary frames.
+    #[allow(dead_code, reason = "for the bench, which shares this harness")]
+    pub async fn stream_bare(&mut self, samples: &[i16], speed: f64) {
+        let started = Instant::now();
+        for (number, chunk) in samples.chunks(512).enumerate() {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|s| s.to_le_bytes()).collect();
+            self.stream.send(Message::binary(bytes)).await.unwrap();
+            let sent = ((number + 1) * 512) as f64 / 16_000.0;
+            tokio::time::sleep_until(started + Duration::from_secs_f64(sent / speed)).await;
+        }
+    }
+
     /// A whole session: start, audio, stop.
     pub async fn session(&mut self, samples: &[i16], speed: f64) {
         self.event("audio-start", None).await;

@@ -44,8 +44,8 @@ impl Daemon {
 
     /// One that has no models: it records, and transcribes nothing.
     #[allow(dead_code, reason = "for the bench, which shares this harness")]
-    pub fn without_models(empty: &Path) -> Self {
-        Self::with_models(&[], empty)
+    pub fn without_models(empty: &Path, keys: &[(&str, &str)]) -> Self {
+        Self::with_models(keys, empty)
     }
 
     /// With configuration keys as `SECTION__KEY` and their values.
