@@ -3,7 +3,14 @@
 //!
 //! `cargo bench --bench daemon` prints one table. Nothing here passes or fails.
 
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +44,10 @@ fn cpu(pid: u32) -> f64 {
 }
 
 async fn idle_and_connections() {
-    let mut daemon = Daemon::with(&[("SERVER__MAX_STREAMS_PER_USER", "2000"), ("SERVER__MAX_CONNECTIONS", "2000")]);
+    let mut daemon = Daemon::with(&[
+        ("SERVER__MAX_STREAMS_PER_USER", "2000"),
+        ("SERVER__MAX_CONNECTIONS", "2000"),
+    ]);
     // The first start makes the database and the administrator; measure the second.
     daemon.stop();
     let started = Instant::now();
@@ -63,7 +73,10 @@ async fn idle_and_connections() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let whole = resident(daemon.pid());
-    row("resident memory for each idle connection, KiB", format!("{:.1}", (whole - half) / 300.0 / 1024.0));
+    row(
+        "resident memory for each idle connection, KiB",
+        format!("{:.1}", (whole - half) / 300.0 / 1024.0),
+    );
 }
 
 async fn cost_of_a_stream() {
@@ -96,7 +109,10 @@ async fn cost_of_a_stream() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spent = cpu(daemon.pid()) - before;
-    row("CPU-seconds for an hour of PCM stream (32 ms frames)", format!("{:.2}", spent / seconds * 3600.0));
+    row(
+        "CPU-seconds for an hour of PCM stream (32 ms frames)",
+        format!("{:.2}", spent / seconds * 3600.0),
+    );
 }
 
 async fn stop_to_transcript() {
@@ -108,7 +124,10 @@ async fn stop_to_transcript() {
     socket.session(&minute, 1.0).await;
     let stopped = Instant::now();
     settled(&client).await;
-    row("audio-stop to final transcript, a minute in real time, s", format!("{:.1}", stopped.elapsed().as_secs_f64()));
+    row(
+        "audio-stop to final transcript, a minute in real time, s",
+        format!("{:.1}", stopped.elapsed().as_secs_f64()),
+    );
 
     // The same engine, warm, on one full window: what it is compared with.
     let window: Vec<i16> = reading.iter().copied().cycle().take(27 * 16_000).collect();
@@ -131,7 +150,8 @@ async fn settled(client: &Client) {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         idle_and_connections().await;
         cost_of_a_stream().await;

@@ -90,7 +90,8 @@ impl App {
             .with_context(Kind::Config, || {
                 format!("cannot listen on {}; is another daemon running?", config.server.listen)
             })?;
-        let address = listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+        let address =
+            listener.local_addr().context(Kind::Internal, "the listener has no address")?;
 
         // No earlier process holds anything any more.
         store.void_leases(false, clock.now()).await?;
@@ -120,7 +121,16 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
-        start_workers(&config, &supervisor, &store, &engines, index.clone(), recordings.clone(), &wake, &clock);
+        start_workers(
+            &config,
+            &supervisor,
+            &store,
+            &engines,
+            index.clone(),
+            recordings.clone(),
+            &wake,
+            &clock,
+        );
 
         let health = Health::default();
         watch_models(&engines, &health);
@@ -155,7 +165,9 @@ impl App {
         let server = supervisor.clone();
         let serve_config = config.clone();
         supervisor.once(async move {
-            if let Err(error) = http::server::serve(listener, http::router(api), &serve_config, &server).await {
+            if let Err(error) =
+                http::server::serve(listener, http::router(api), &serve_config, &server).await
+            {
                 tracing::error!("the HTTP server ended: {}", error.report());
                 server.stop();
             }
@@ -174,10 +186,15 @@ impl App {
     pub async fn stop(self) {
         self.supervisor.stop();
         if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
-            tracing::warn!("some tasks did not end in time; the next start picks up what they left");
+            tracing::warn!(
+                "some tasks did not end in time; the next start picks up what they left"
+            );
         }
         if let Err(error) = self.store.void_leases(true, self.clock.now()).await {
-            tracing::warn!("jobs could not be put back now; the next start does it: {}", error.report());
+            tracing::warn!(
+                "jobs could not be put back now; the next start does it: {}",
+                error.report()
+            );
         }
     }
 }
@@ -202,14 +219,16 @@ fn start_workers(
         engines.llm.clone(),
         clock.clone(),
     );
-    let retry = Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
+    let retry =
+        Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
     let handlers: [(&'static str, Arc<dyn Handler>); 3] = [
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
     ];
     for (name, handler) in handlers {
-        let worker = Arc::new(Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry));
+        let worker =
+            Arc::new(Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry));
         supervisor.service(name, move |stop| {
             let worker = worker.clone();
             async move { worker.run(stop).await }
@@ -244,13 +263,12 @@ fn engines(config: &Config, supervisor: &Supervisor) -> Result<Engines> {
         _ => system::total_memory() < EXCLUSIVE_BELOW,
     };
     let gate = Gate::new(exclusive);
-    let llm = settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
-    let embed =
-        settings(config, engine::LLAMA, ModelKind::Embed, &config.embed.model, config.embed.deadline)?;
+    let llm =
+        settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
     Ok(Engines {
         stt: whisper(config, &gate, supervisor)?,
         llm: Arc::new(LlamaEngine::new(&llm, config.llm.context, &gate, supervisor)),
-        embedder: Arc::new(LlamaEmbedder::new(&embed, supervisor)),
+        embedder: embedder(config, supervisor)?,
     })
 }
 
@@ -269,6 +287,21 @@ pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn
     let dir = models::models_dir(config);
     Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, system::total_memory(), &dir)?;
     whisper(config, &Gate::new(false), supervisor)
+}
+
+/// The embedding engine alone, for the command line.
+///
+/// # Errors
+/// `Config` when it cannot be used.
+pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embedder>> {
+    let settings = settings(
+        config,
+        engine::LLAMA,
+        ModelKind::Embed,
+        &config.embed.model,
+        config.embed.deadline,
+    )?;
+    Ok(Arc::new(LlamaEmbedder::new(&settings, supervisor)))
 }
 
 /// The store for a command that runs beside the daemon.

@@ -65,7 +65,11 @@ impl Supervisor {
                 match outcome {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => {
-                        tracing::error!(task = name, "task failed, starting it again: {}", error.report());
+                        tracing::error!(
+                            task = name,
+                            "task failed, starting it again: {}",
+                            error.report()
+                        );
                     }
                     Err(join) if join.is_cancelled() => return,
                     Err(join) => {

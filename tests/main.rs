@@ -4,7 +4,9 @@
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod end_to_end;
+mod engines;
 mod harness;
 mod isolation;
 mod layers;
+mod memory;
 mod quality;

@@ -136,7 +136,10 @@ mod tests {
 
     #[test]
     fn formats_as_rfc3339_with_milliseconds() {
-        assert_eq!(Timestamp::from_millis(1_753_190_000_250).to_rfc3339(), "2025-07-22T13:13:20.250Z");
+        assert_eq!(
+            Timestamp::from_millis(1_753_190_000_250).to_rfc3339(),
+            "2025-07-22T13:13:20.250Z"
+        );
         assert_eq!(Timestamp::from_millis(0).to_rfc3339(), "1970-01-01T00:00:00.000Z");
     }
 

@@ -156,7 +156,8 @@ mod tests {
     fn report_names_every_cause_once() {
         let io = std::io::Error::other("disk on fire");
         let inner = Error::new(Kind::Storage, "cannot write audio").with_source(io);
-        let outer = Error::new(Kind::Internal, "closing the conversation failed").with_source(inner);
+        let outer =
+            Error::new(Kind::Internal, "closing the conversation failed").with_source(inner);
         assert_eq!(
             outer.report(),
             "closing the conversation failed: cannot write audio: disk on fire"

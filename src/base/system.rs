@@ -2,6 +2,7 @@
 
 /// Physical memory in bytes, from `sysinfo(2)`, which a sandbox that hides
 /// `/proc/meminfo` still answers.
+#[allow(clippy::useless_conversion, reason = "a word is 32 bits wide on some machines")]
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))

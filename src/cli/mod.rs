@@ -7,11 +7,13 @@ use clap::{Parser, Subcommand};
 
 use crate::base::error::Result;
 use crate::base::telemetry;
-use crate::config::load::{self, Sources};
 use crate::config::Config;
+use crate::config::load::{self, Sources};
+use crate::supervisor::Supervisor;
 
 mod check_config;
 pub mod models;
+mod reindex;
 mod run;
 mod stream;
 mod terminal;
@@ -58,6 +60,8 @@ enum Command {
     User(user::UserArgs),
     /// Transcribe WAV files without the daemon
     Transcribe(transcribe::Args),
+    /// Move all memories to the configured embedding model
+    Reindex,
     /// Send a WAV file to a daemon the way a wearable does, and show what comes of it
     Stream(stream::Args),
 }
@@ -105,6 +109,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),
         Command::Transcribe(args) => block_on(transcribe::run(args, config)),
+        Command::Reindex => block_on(open_index(config)),
         Command::Stream(args) => block_on(stream::run(args)),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -113,6 +118,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
     let store = crate::app::open_store_beside_daemon(&config)?;
     user::run(args, store.as_ref(), &crate::base::clock::Clock::system(), &config).await
+}
+
+async fn open_index(config: Config) -> Result<()> {
+    let store = crate::app::open_store_beside_daemon(&config)?;
+    let embedder = crate::app::embedder(&config, &Supervisor::new())?;
+    reindex::run(store, embedder).await
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -31,8 +31,10 @@ impl Args {
 /// # Errors
 /// When the daemon cannot start.
 pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "cannot hear signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "cannot hear signals")?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).context(Kind::Internal, "cannot hear signals")?;
+    let mut terminate =
+        signal(SignalKind::terminate()).context(Kind::Internal, "cannot hear signals")?;
     match &file {
         Some(path) => tracing::info!("configuration from {}", path.display()),
         None => tracing::info!("no configuration file: defaults and environment"),

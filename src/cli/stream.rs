@@ -165,14 +165,21 @@ impl Daemon {
             .form(&[("username", &args.email), ("password", &args.password)])
             .send()
             .await
-            .with_context(Kind::Unavailable, || format!("no daemon answers at {url}; start one with `friend-lite run`"))?;
+            .with_context(Kind::Unavailable, || {
+                format!("no daemon answers at {url}; start one with `friend-lite run`")
+            })?;
         if !response.status().is_success() {
             return Err(Error::new(
                 Kind::Unauthorized,
-                format!("cannot log in as {}: {}", args.email, response.text().await.unwrap_or_default()),
+                format!(
+                    "cannot log in as {}: {}",
+                    args.email,
+                    response.text().await.unwrap_or_default()
+                ),
             ));
         }
-        let body: Value = response.json().await.context(Kind::Unavailable, "the login answer cannot be read")?;
+        let body: Value =
+            response.json().await.context(Kind::Unavailable, "the login answer cannot be read")?;
         let token = text(&body, "/access_token").to_owned();
         Ok(Self { http, url, token })
     }
@@ -182,8 +189,9 @@ impl Daemon {
             .with_context(Kind::BadInput, || format!("`{}` is not an address", self.url))?;
         let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
         url.query_pairs_mut().append_pair("token", &self.token).append_pair("device_name", device);
-        url.set_scheme(scheme)
-            .map_err(|()| Error::new(Kind::BadInput, format!("`{}` is not an http address", self.url)))?;
+        url.set_scheme(scheme).map_err(|()| {
+            Error::new(Kind::BadInput, format!("`{}` is not an http address", self.url))
+        })?;
         Ok(url.into())
     }
 
@@ -202,7 +210,10 @@ impl Daemon {
             let body = response.text().await.unwrap_or_default();
             return Err(Error::new(Kind::Unavailable, format!("{path} answered {status}: {body}")));
         }
-        response.json().await.with_context(Kind::Unavailable, || format!("{path}: the answer is not JSON"))
+        response
+            .json()
+            .await
+            .with_context(Kind::Unavailable, || format!("{path}: the answer is not JSON"))
     }
 
     /// Prints the segments that have come since the last call.
@@ -253,7 +264,10 @@ impl Daemon {
             if started.elapsed() > limit {
                 return Err(Error::new(
                     Kind::Timeout,
-                    format!("still waiting after {} s; the daemon goes on working", limit.as_secs()),
+                    format!(
+                        "still waiting after {} s; the daemon goes on working",
+                        limit.as_secs()
+                    ),
                 ));
             }
             tokio::time::sleep(POLL).await;

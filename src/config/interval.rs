@@ -34,7 +34,8 @@ impl FromStr for Interval {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let hint = || format!("`{text}` is not a length of time; write it like \"90s\" or \"1m 30s\"");
+        let hint =
+            || format!("`{text}` is not a length of time; write it like \"90s\" or \"1m 30s\"");
         if let Ok(seconds) = text.parse::<f64>() {
             return Duration::try_from_secs_f64(seconds).map(Self).map_err(|_| hint());
         }

@@ -61,15 +61,19 @@ pub fn load(sources: &Sources) -> Result<(Config, Option<PathBuf>)> {
         let text = std::fs::read_to_string(path)
             .with_context(Kind::Config, || format!("cannot read {}", path.display()))?;
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            Error::new(Kind::Config, format!("{}: {}", path.display(), error.to_string().trim_end()))
+            Error::new(
+                Kind::Config,
+                format!("{}: {}", path.display(), error.to_string().trim_end()),
+            )
         })?;
         check_keys(&table, &defaults)
             .map_err(|error| Error::new(Kind::Config, format!("{}: {error}", path.display())))?;
         tree = table;
     }
     for (name, section, key, value) in environment(&sources.env)? {
-        set(&mut tree, &defaults, &section, &key, &value)
-            .map_err(|error| Error::new(Kind::Config, format!("environment variable {name}: {error}")))?;
+        set(&mut tree, &defaults, &section, &key, &value).map_err(|error| {
+            Error::new(Kind::Config, format!("environment variable {name}: {error}"))
+        })?;
     }
     for (section, key, value) in &sources.overrides {
         set(&mut tree, &defaults, section, key, value)?;
@@ -95,7 +99,11 @@ fn default_file(env: &BTreeMap<String, String>) -> Option<PathBuf> {
         .map(|dirs| dirs.config_dir().join("config.toml"));
     let system = PathBuf::from(SYSTEM_FILE);
     // Under systemd the user's directory is nobody's.
-    let candidates = if env.contains_key("STATE_DIRECTORY") { vec![Some(system)] } else { vec![user, Some(system)] };
+    let candidates = if env.contains_key("STATE_DIRECTORY") {
+        vec![Some(system)]
+    } else {
+        vec![user, Some(system)]
+    };
     candidates.into_iter().flatten().find(|path| path.is_file())
 }
 
@@ -103,9 +111,15 @@ fn default_file(env: &BTreeMap<String, String>) -> Option<PathBuf> {
 fn environment(env: &BTreeMap<String, String>) -> Result<Vec<(String, String, String, String)>> {
     let mut found = Vec::new();
     for (name, section, key) in KNOWN_ENV {
-        let file = SECRETS.contains(&(section, key)).then(|| env.get(&format!("{name}_FILE"))).flatten();
+        let file =
+            SECRETS.contains(&(section, key)).then(|| env.get(&format!("{name}_FILE"))).flatten();
         if let Some(path) = file {
-            found.push((format!("{name}_FILE"), (*section).into(), (*key).into(), read_secret(Path::new(path))?));
+            found.push((
+                format!("{name}_FILE"),
+                (*section).into(),
+                (*key).into(),
+                read_secret(Path::new(path))?,
+            ));
         }
         if let Some(value) = env.get(*name).filter(|value| !value.is_empty()) {
             found.push(((*name).into(), (*section).into(), (*key).into(), value.clone()));
@@ -115,7 +129,12 @@ fn environment(env: &BTreeMap<String, String>) -> Result<Vec<(String, String, St
         for (section, key) in SECRETS {
             let path = Path::new(dir).join(format!("{section}.{key}"));
             if path.is_file() {
-                found.push((path.display().to_string(), (*section).into(), (*key).into(), read_secret(&path)?));
+                found.push((
+                    path.display().to_string(),
+                    (*section).into(),
+                    (*key).into(),
+                    read_secret(&path)?,
+                ));
             }
         }
     }
@@ -183,7 +202,9 @@ fn set(tree: &mut Table, defaults: &Table, section: &str, key: &str, text: &str)
         .map_err(fail)?;
     let bad = |what: &str| fail(format!("{section}.{key}: `{text}` is not {what}"));
     let value = match default {
-        Value::Integer(_) => Value::Integer(text.trim().parse().map_err(|_| bad("a whole number"))?),
+        Value::Integer(_) => {
+            Value::Integer(text.trim().parse().map_err(|_| bad("a whole number"))?)
+        }
         Value::Float(_) => Value::Float(text.trim().parse().map_err(|_| bad("a number"))?),
         Value::Boolean(_) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Value::Boolean(true),
@@ -240,7 +261,10 @@ mod tests {
     #[test]
     fn a_misspelt_key_names_the_nearest() {
         let message = from_text("[server]\nlisen = \"x\"").unwrap_err().to_string();
-        assert!(message.contains("unknown key `server.lisen`; did you mean `listen`?"), "{message}");
+        assert!(
+            message.contains("unknown key `server.lisen`; did you mean `listen`?"),
+            "{message}"
+        );
         let message = from_text("[recordng]\n").unwrap_err().to_string();
         assert!(message.contains("did you mean `recording`?"), "{message}");
     }
@@ -261,7 +285,8 @@ mod tests {
         assert_eq!(config.conversation.silence_timeout.get().as_secs(), 120);
         assert_eq!(config.auth.admin_email, "me@home.lan");
 
-        let message = from_env(&[("FRIEND_LITE__ENGINES__THREADS", "many")]).unwrap_err().to_string();
+        let message =
+            from_env(&[("FRIEND_LITE__ENGINES__THREADS", "many")]).unwrap_err().to_string();
         assert!(message.contains("FRIEND_LITE__ENGINES__THREADS"), "{message}");
         let message = from_env(&[("FRIEND_LITE__ENGINES__THREAD", "1")]).unwrap_err().to_string();
         assert!(message.contains("did you mean `threads`?"), "{message}");

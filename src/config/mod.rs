@@ -148,7 +148,7 @@ section!(
     Transcribe {
         /// How readily sound counts as speech: 0 (readily) to 3 (strictly), the
         /// modes of WebRTC's voice activity detector.
-        vad_mode: u8 = 2,
+        vad_mode: u8 = 1,
         /// Speech gathered before a pause ends a window.
         window_min: Interval = Interval::from_secs(15),
         /// Speech after which a window ends with no pause at all; at most 29 s.

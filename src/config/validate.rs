@@ -19,22 +19,34 @@ impl Config {
         require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
             format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
         })?;
-        require(self.server.max_connections >= 8, "server.max_connections", || "must be at least 8".into())?;
-        require(self.server.max_streams_per_user >= 1, "server.max_streams_per_user", || "must be at least 1".into())?;
+        require(self.server.max_connections >= 8, "server.max_connections", || {
+            "must be at least 8".into()
+        })?;
+        require(self.server.max_streams_per_user >= 1, "server.max_streams_per_user", || {
+            "must be at least 1".into()
+        })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
         positive("auth.token_lifetime", self.auth.token_lifetime.get())?;
         positive("auth.login_window", self.auth.login_window.get())?;
-        require(self.auth.login_attempts >= 1, "auth.login_attempts", || "must be at least 1".into())?;
-        require((4..=31).contains(&self.auth.bcrypt_cost), "auth.bcrypt_cost", || "must be 4 to 31".into())?;
-        require(self.auth.admin_email.contains('@'), "auth.admin_email", || "must be an e-mail address".into())?;
+        require(self.auth.login_attempts >= 1, "auth.login_attempts", || {
+            "must be at least 1".into()
+        })?;
+        require((4..=31).contains(&self.auth.bcrypt_cost), "auth.bcrypt_cost", || {
+            "must be 4 to 31".into()
+        })?;
+        require(self.auth.admin_email.contains('@'), "auth.admin_email", || {
+            "must be an e-mail address".into()
+        })?;
         require(
             self.auth.admin_password.expose().len() <= MAX_PASSWORD_BYTES,
             "auth.admin_password",
             || format!("must be at most {MAX_PASSWORD_BYTES} bytes"),
         )?;
         let key = self.auth.secret_key.expose();
-        require(key.is_empty() || key.len() >= 16, "auth.secret_key", || "must be at least 16 characters; leave it empty to have one made".into())?;
+        require(key.is_empty() || key.len() >= 16, "auth.secret_key", || {
+            "must be at least 16 characters; leave it empty to have one made".into()
+        })?;
         require(
             self.recording.sync_interval.get() <= Duration::from_secs(60),
             "recording.sync_interval",
@@ -56,16 +68,22 @@ impl Config {
         require(
             min >= Duration::from_secs(1) && min <= max && max <= Duration::from_secs(29),
             "transcribe.window_min",
-            || "needs 1s <= window_min <= window_max <= 29s: the speech model reads 30 s at once".into(),
+            || {
+                "needs 1s <= window_min <= window_max <= 29s: the speech model reads 30 s at once"
+                    .into()
+            },
         )?;
         positive("transcribe.flush_after", self.transcribe.flush_after.get())?;
         let language = &self.stt.language;
         require(
-            language == "auto" || (language.len() == 2 && language.chars().all(|c| c.is_ascii_lowercase())),
+            language == "auto"
+                || (language.len() == 2 && language.chars().all(|c| c.is_ascii_lowercase())),
             "stt.language",
             || format!("`{language}` is neither `auto` nor a two-letter code such as `en`"),
         )?;
-        require((512..=32768).contains(&self.llm.context), "llm.context", || "must be 512 to 32768 tokens".into())?;
+        require((512..=32768).contains(&self.llm.context), "llm.context", || {
+            "must be 512 to 32768 tokens".into()
+        })?;
         for (key, deadline) in [
             ("stt.deadline", self.stt.deadline),
             ("llm.deadline", self.llm.deadline),
@@ -75,14 +93,14 @@ impl Config {
         ] {
             positive(key, deadline.get())?;
         }
-        require((0..=19).contains(&self.engines.nice), "engines.nice", || "must be 0 to 19".into())?;
+        require((0..=19).contains(&self.engines.nice), "engines.nice", || {
+            "must be 0 to 19".into()
+        })?;
         require(self.engines.threads <= 256, "engines.threads", || "must be at most 256".into())?;
         let exclusive = &self.engines.exclusive;
-        require(
-            matches!(exclusive.as_str(), "auto" | "yes" | "no"),
-            "engines.exclusive",
-            || format!("`{exclusive}` is not one of auto, yes, no"),
-        )?;
+        require(matches!(exclusive.as_str(), "auto" | "yes" | "no"), "engines.exclusive", || {
+            format!("`{exclusive}` is not one of auto, yes, no")
+        })?;
         for source in &self.models.sources {
             require(
                 matches!(source.as_str(), "https" | "registry" | "path"),

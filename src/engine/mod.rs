@@ -38,7 +38,8 @@ pub const LLAMA: &str = "friend-lite-llama";
 /// `Config` when it is not there.
 pub fn program(name: &str, dir: &str) -> Result<PathBuf> {
     let places = if dir.is_empty() {
-        let own = std::env::current_exe().context(Kind::Config, "cannot tell where I am installed")?;
+        let own =
+            std::env::current_exe().context(Kind::Config, "cannot tell where I am installed")?;
         own.ancestors().skip(1).take(2).map(Path::to_path_buf).collect()
     } else {
         vec![PathBuf::from(dir)]

@@ -20,6 +20,8 @@ use crate::wyoming::Connection;
 const START_DEADLINE: Duration = Duration::from_secs(180);
 /// Time it has to end by itself when its input is closed, or to be seen dead.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// Time the last lines of a dead engine have to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Requests after which an engine is replaced: whisper-rs leaks a little memory
 /// on each.
 const RECYCLE_AFTER: u32 = 1_000;
@@ -260,6 +262,7 @@ impl Engine {
         };
         // A child that has ended cannot be killed, which is as well.
         let _ = running.child.kill().await;
+        running.stderr.ended(LAST_WORDS).await;
         self.died(&running, &fate);
         let said = running.stderr.text();
         let said = if said.is_empty() { said } else { format!("; it said: {said}") };

@@ -36,7 +36,13 @@ fn bench(script: &str, idle: Duration) -> Bench {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let supervisor = Supervisor::new();
     let name = "test/model".to_owned();
-    let spec = Spec { name, program, model: "m".into(), args: vec!["--model".into(), "m".into()], idle_timeout: idle };
+    let spec = Spec {
+        name,
+        program,
+        model: "m".into(),
+        args: vec!["--model".into(), "m".into()],
+        idle_timeout: idle,
+    };
     Bench { engine: Engine::new(spec, &supervisor), supervisor, _dir: dir }
 }
 

@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
 
 /// Lines kept.
 const LINES: usize = 6;
@@ -13,7 +15,10 @@ const LINE: u64 = 1 << 10;
 
 /// The last lines of one engine's standard error.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tail(Arc<Mutex<VecDeque<String>>>);
+pub(super) struct Tail {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    ended: CancellationToken,
+}
 
 impl Tail {
     /// Reads `stderr` to its end.
@@ -27,17 +32,25 @@ impl Tail {
                 continue;
             }
             tracing::debug!(%engine, "{text}");
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == LINES {
                 kept.pop_front();
             }
             kept.push_back(text);
         }
+        self.ended.cancel();
+    }
+
+    /// Waits until everything has been read: the last words of an engine that
+    /// died may still be on their way. At most `limit`, since a child of its own
+    /// could hold the pipe open.
+    pub(super) async fn ended(&self, limit: Duration) {
+        let _ = tokio::time::timeout(limit, self.ended.cancelled()).await;
     }
 
     /// The kept lines on one line; empty when it said nothing.
     pub(super) fn text(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
     }
 }

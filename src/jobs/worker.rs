@@ -146,15 +146,22 @@ impl Worker {
         let retry_at = self.retry.next(job.attempts, error, now);
         let report = error.report();
         let (kind, attempt) = (job.kind.as_str(), job.attempts);
-        match retry_at {
-            Some(_) => tracing::warn!(job = job.id, kind, attempt, "will be tried again: {report}"),
-            None => tracing::error!(job = job.id, kind, attempt, "given up, its input is kept: {report}"),
-        }
         match self.store.fail_job(job.lease(), &report, retry_at, now).await {
             // Somebody else holds the job by now: this outcome is void.
-            Err(stale) if stale.kind() == Kind::Conflict => Ok(()),
-            other => other,
+            Err(stale) if stale.kind() == Kind::Conflict => return Ok(()),
+            other => other?,
         }
+        match retry_at {
+            // Whatever failed has said so itself; this only tells what follows.
+            Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),
+            None => tracing::error!(
+                job = job.id,
+                kind,
+                attempt,
+                "given up, its input is kept: {report}"
+            ),
+        }
+        Ok(())
     }
 
     async fn idle_time(&self) -> Result<Duration> {

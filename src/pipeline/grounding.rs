@@ -11,25 +11,28 @@ const MIN_SHARE: f64 = 0.75;
 
 /// Words that carry no content, or that reporting speech adds.
 const FUNCTION_WORDS: &[&str] = &[
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "been",
-    "before", "being", "but", "by", "can", "could", "did", "do", "does", "done", "every", "for", "from",
-    "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in", "into",
-    "is", "it", "its", "may", "me", "might", "mine", "more", "most", "must", "my", "no", "not", "of",
-    "on", "one", "or", "other", "our", "ours", "out", "own", "said", "say", "says", "shall", "she",
-    "should", "so", "some", "somebody", "someone", "speaker", "speakers", "than", "that", "the",
-    "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "too", "up",
-    "us", "user", "was", "we", "were", "what", "when", "where", "which", "who", "whose", "why", "will",
-    "with", "would", "you", "your", "yours",
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be",
+    "been", "before", "being", "but", "by", "can", "could", "did", "do", "does", "done", "every",
+    "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i",
+    "if", "in", "into", "is", "it", "its", "may", "me", "might", "mine", "more", "most", "must",
+    "my", "no", "not", "of", "on", "one", "or", "other", "our", "ours", "out", "own", "said",
+    "say", "says", "shall", "she", "should", "so", "some", "somebody", "someone", "speaker",
+    "speakers", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they",
+    "this", "those", "to", "too", "up", "us", "user", "was", "we", "were", "what", "when", "where",
+    "which", "who", "whose", "why", "will", "with", "would", "you", "your", "yours",
 ];
 
 /// Words of greetings and chatter: a sentence of these alone is not worth
 /// remembering.
 const CHATTER: &[&str] = &[
-    "bye", "cheers", "fine", "good", "goodbye", "great", "hello", "hey", "hi", "hmm", "know", "later",
-    "like", "mean", "mhm", "morning", "nice", "oh", "okay", "ok", "please", "really", "right", "see",
-    "sorry", "sure", "thank", "thanks", "today", "uh", "um", "weather", "welcome", "well", "yeah",
-    "yep", "yes",
+    "bad", "bye", "cheers", "fine", "good", "goodbye", "great", "hello", "hey", "hi", "hmm",
+    "know", "later", "like", "mean", "mhm", "morning", "nice", "oh", "okay", "ok", "please",
+    "really", "right", "see", "sorry", "sure", "thank", "thanks", "today", "uh", "um", "weather",
+    "welcome", "well", "yeah", "yep", "yes",
 ];
+
+/// Words by which people speak of themselves.
+const FIRST_PERSON: &[&str] = &["i", "me", "mine", "my", "our", "us", "we"];
 
 /// Words that turn a statement round.
 const NEGATIONS: &[&str] =
@@ -81,17 +84,66 @@ impl Ground {
 /// Whether `text` denies something.
 pub fn is_negated(text: &str) -> bool {
     words(text).any(|word| {
-        NEGATIONS.contains(&word.lower.as_str()) || word.lower.ends_with("n't") || word.lower.ends_with("n’t")
+        NEGATIONS.contains(&word.lower.as_str())
+            || word.lower.ends_with("n't")
+            || word.lower.ends_with("n’t")
     })
 }
 
-/// Whether `text` says anything besides greetings and chatter: at least two
-/// words of content.
+/// Whether `text` says anything besides greetings and chatter: a sentence with
+/// at least two words of content.
 pub fn has_content(text: &str) -> bool {
-    let content = |word: &WordOf| {
-        !FUNCTION_WORDS.contains(&word.lower.as_str()) && !CHATTER.contains(&word.lower.as_str())
+    sentences(text).any(says_something)
+}
+
+/// `text` without the sentences that are greetings and chatter alone.
+pub fn without_chatter(text: &str) -> String {
+    sentences(text)
+        .filter(|sentence| says_something(sentence))
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+/// Whether `quote` speaks of the one who says it, while `fact` names somebody
+/// whom the quote does not: a model's guess at who was speaking.
+pub fn puts_words_in_a_mouth(quote: &str, fact: &str) -> bool {
+    let of_self = |word: WordOf| {
+        FIRST_PERSON.contains(&word.lower.split(['\'', '’']).next().unwrap_or_default())
     };
-    words(text).filter(content).count() >= 2
+    let said: HashSet<String> = words(quote).map(|word| stem(&word.lower)).collect();
+    let new_name = |word: WordOf| {
+        word.capital
+            && !FUNCTION_WORDS.contains(&word.lower.as_str())
+            && !said.contains(&stem(&word.lower))
+    };
+    words(quote).any(of_self) && words(fact).any(new_name)
+}
+
+fn says_something(sentence: &str) -> bool {
+    let content = |word: &WordOf| {
+        let plain = word.lower.split(['\'', '’']).next().unwrap_or_default();
+        !FUNCTION_WORDS.contains(&plain) && !CHATTER.contains(&plain)
+    };
+    words(sentence).filter(content).count() >= 2
+}
+
+/// Pieces that end with a full stop, a question mark or an exclamation mark
+/// before a space, or with the text.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end =
+            rest.match_indices(['.', '!', '?']).map(|(at, mark)| at + mark.len()).find(|end| {
+                rest.get(*end..).is_none_or(|after| after.starts_with(char::is_whitespace))
+            });
+        let (sentence, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        Some(sentence)
+    })
 }
 
 /// The words of `text` between single spaces.
@@ -101,6 +153,7 @@ fn in_order(text: &str) -> String {
 
 struct WordOf {
     lower: String,
+    capital: bool,
     /// Capitalised inside a sentence: a name, most likely.
     is_name: bool,
 }
@@ -116,7 +169,7 @@ fn words(text: &str) -> impl Iterator<Item = WordOf> + '_ {
                 return None;
             }
             let capital = word.chars().next().is_some_and(char::is_uppercase);
-            Some(WordOf { lower: word.to_lowercase(), is_name: capital && !starts })
+            Some(WordOf { lower: word.to_lowercase(), capital, is_name: capital && !starts })
         },
     )
 }
@@ -203,10 +256,37 @@ mod tests {
 
     #[test]
     fn chatter_has_no_content() {
-        for text in ["Hi, how are you doing today?", "Thank you.", "Nice weather.", "Okay, see you later."] {
+        for text in
+            ["Hi, how are you doing today?", "Thank you.", "Nice weather.", "Okay, see you later."]
+        {
             assert!(!has_content(text), "{text}");
         }
+        assert!(!has_content("Hi, how are you? I'm good. Not bad. Nice weather. See you later."));
         assert!(has_content("I'm allergic to peanuts."));
+        assert_eq!(
+            without_chatter("Great. I need to book flights at 3.30 then. Bye!"),
+            "I need to book flights at 3.30 then."
+        );
+    }
+
+    #[test]
+    fn who_spoke_is_not_guessed() {
+        assert!(puts_words_in_a_mouth(
+            "remember I'm allergic to peanuts",
+            "Anna is allergic to peanuts."
+        ));
+        assert!(!puts_words_in_a_mouth(
+            "remember I'm allergic to peanuts",
+            "The speaker is allergic to peanuts."
+        ));
+        assert!(!puts_words_in_a_mouth(
+            "my sister Clara is getting married",
+            "The speaker's sister Clara is getting married."
+        ));
+        assert!(!puts_words_in_a_mouth(
+            "On the fourteenth of June in Lisbon",
+            "Clara's wedding is on the fourteenth of June."
+        ));
     }
 
     #[test]
@@ -214,6 +294,7 @@ mod tests {
         proptest::proptest!(|(said in ".*", fact in ".*")| {
             let ground = Ground::new(&said);
             let _ = (ground.supports(&fact), ground.contains(&fact), is_negated(&fact), has_content(&fact));
+            let _ = (without_chatter(&said), puts_words_in_a_mouth(&said, &fact));
         });
     }
 }

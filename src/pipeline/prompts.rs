@@ -28,8 +28,18 @@ Never add anything that was not said.";
 /// Kinds of points. The last one is there so that the model can say that
 /// something is not worth remembering after all.
 const KINDS: [&str; 12] = [
-    "person", "plan", "date", "place", "amount", "preference", "health", "work", "task", "advice",
-    "opinion", SMALL_TALK,
+    "person",
+    "plan",
+    "date",
+    "place",
+    "amount",
+    "preference",
+    "health",
+    "work",
+    "task",
+    "advice",
+    "opinion",
+    SMALL_TALK,
 ];
 const SMALL_TALK: &str = "small talk";
 

@@ -73,7 +73,8 @@ impl Recall {
 /// Reciprocal rank fusion of two rankings, best first.
 fn fuse(by_meaning: &[(MemoryId, f32)], by_words: &[MemoryId]) -> Vec<MemoryId> {
     let mut scores: HashMap<&MemoryId, f32> = HashMap::new();
-    let rankings = [by_meaning.iter().map(|(id, _)| id).collect::<Vec<_>>(), by_words.iter().collect()];
+    let rankings =
+        [by_meaning.iter().map(|(id, _)| id).collect::<Vec<_>>(), by_words.iter().collect()];
     for ranking in rankings {
         for (rank, id) in ranking.into_iter().enumerate() {
             *scores.entry(id).or_default() += 1.0 / (RRF_K + rank as f32 + 1.0);

@@ -122,7 +122,8 @@ impl Sweep {
                 continue;
             }
             let devices = self.store.devices(None).await?;
-            let Some(device) = devices.into_iter().find(|device| device.client_id == origin.client_id)
+            let Some(device) =
+                devices.into_iter().find(|device| device.client_id == origin.client_id)
             else {
                 tracing::warn!(recording = name, "belongs to no known device; left where it is");
                 continue;
@@ -156,7 +157,8 @@ impl Sweep {
             other => other?,
         };
         let known = self.store.windows(&conversation.id).await?;
-        let from = known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
+        let from =
+            known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
         let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
         let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
         let mut tail = Vec::new();

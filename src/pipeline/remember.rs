@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::extract::extract;
 use super::finish::transcript;
-use super::grounding::{Ground, has_content, is_negated};
-use super::prompts::{self, Point};
+use super::prompts;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::Conversation;
@@ -48,23 +48,6 @@ impl Remember {
         Self { store, index, embedder, llm, clock }
     }
 
-    /// The facts of a transcript, each one supported by what was said.
-    async fn extract(&self, text: &[String], lane: Lane) -> Result<Vec<String>> {
-        let mut facts: Vec<String> = Vec::new();
-        for part in prompts::parts(text) {
-            let ground = Ground::new(&part);
-            let answer = self.llm.generate(prompts::extract(&part, lane)).await?;
-            for point in prompts::read_points(&answer)? {
-                match grounded(&ground, &point) {
-                    Some(fact) if !facts.contains(&fact) => facts.push(fact),
-                    Some(_) => {}
-                    None => tracing::debug!("left out a point that the transcript does not bear out"),
-                }
-            }
-        }
-        Ok(facts)
-    }
-
     /// What to do about one fact, given what is known.
     async fn decide(
         &self,
@@ -75,9 +58,8 @@ impl Remember {
         lane: Lane,
     ) -> Result<Option<MemoryChange>> {
         let said_already = taken.iter().any(|change| match change {
-            MemoryChange::Add { vector: other, .. } | MemoryChange::Update { vector: other, .. } => {
-                cosine(&vector, other) >= SAME
-            }
+            MemoryChange::Add { vector: other, .. }
+            | MemoryChange::Update { vector: other, .. } => cosine(&vector, other) >= SAME,
             MemoryChange::Delete { .. } => false,
         });
         if said_already {
@@ -101,31 +83,6 @@ impl Remember {
         let (event, number) = prompts::read_decision(&answer)?;
         Ok(change(event, number.and_then(|n| known.get(n)), fact, vector))
     }
-}
-
-/// What a point says that was said: the model's sentence where it holds, else
-/// the speaker's own words. None when it is chatter, or was never said.
-fn grounded(ground: &Ground, point: &Point) -> Option<String> {
-    if point.is_small_talk() || !has_content(&point.quote) || !ground.contains(&point.quote) {
-        return None;
-    }
-    let same_sense = is_negated(&point.fact) == is_negated(&point.quote);
-    if same_sense && has_content(&point.fact) && ground.supports(&point.fact) {
-        return Some(point.fact.trim().to_owned());
-    }
-    Some(as_sentence(&point.quote))
-}
-
-/// A quote with a capital in front and a full stop behind.
-fn as_sentence(quote: &str) -> String {
-    let trimmed = quote.trim().trim_end_matches([',', ';', ':', '-']);
-    let mut letters = trimmed.chars();
-    let mut sentence: String =
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    if !sentence.ends_with(['.', '!', '?']) {
-        sentence.push('.');
-    }
-    sentence
 }
 
 /// The change that a decision asks for. One that names no known memory, where it
@@ -175,7 +132,7 @@ impl Handler for Remember {
         let segments = transcript(&self.store.windows(id).await?);
         let lines: Vec<String> = segments.iter().map(|s| s.text.trim().to_owned()).collect();
 
-        let facts = self.extract(&lines, job.lane).await?;
+        let facts = extract(self.llm.as_ref(), &lines, job.lane).await?;
         let mut changes = Vec::new();
         if !facts.is_empty() {
             let vectors = self.embedder.embed(&facts).await?;
@@ -248,31 +205,13 @@ mod tests {
     fn a_decision_without_its_memory_adds() {
         let old = memory("m");
         let decide = |event, target| change(event, target, "New.".into(), vec![1.0]);
-        assert!(matches!(decide(MemoryEvent::Update, Some(&old)), Some(MemoryChange::Update { .. })));
+        assert!(matches!(
+            decide(MemoryEvent::Update, Some(&old)),
+            Some(MemoryChange::Update { .. })
+        ));
         assert!(matches!(decide(MemoryEvent::Update, None), Some(MemoryChange::Add { .. })));
         assert!(matches!(decide(MemoryEvent::Delete, None), Some(MemoryChange::Add { .. })));
         assert!(decide(MemoryEvent::None, Some(&old)).is_none());
-    }
-
-    #[test]
-    fn a_point_is_kept_only_as_far_as_it_was_said() {
-        let ground = Ground::new(
-            "And so, my fellow Americans, ask not what your country can do for you. Hello there.",
-        );
-        let point = |quote: &str, kind: &str, fact: &str| Point {
-            quote: quote.into(),
-            kind: kind.into(),
-            fact: fact.into(),
-        };
-        // The model dropped the "not": the speaker's own words stand instead.
-        let turned = point("ask not what your country can do for you,", "advice", "Ask what your country can do for you.");
-        assert_eq!(grounded(&ground, &turned).unwrap(), "Ask not what your country can do for you.");
-        let kept = point("ask not what your country can do", "advice", "Americans ask not what their country can do.");
-        assert_eq!(grounded(&ground, &kept).unwrap(), "Americans ask not what their country can do.");
-        let made_up = point("my brother Max moved to Berlin", "person", "Max moved to Berlin.");
-        assert_eq!(grounded(&ground, &made_up), None);
-        assert_eq!(grounded(&ground, &point("Hello there", "person", "Hello.")), None);
-        assert_eq!(grounded(&ground, &point("my fellow Americans", "small talk", "Americans.")), None);
     }
 
     #[test]

@@ -58,9 +58,7 @@ impl Handler for Transcribe {
             let transcript = self.stt.transcribe(Speech { samples, lane: job.lane }).await?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };
-        self.store
-            .complete_window(job.lease(), *id, &segments, &engine, self.clock.now())
-            .await
+        self.store.complete_window(job.lease(), *id, &segments, &engine, self.clock.now()).await
     }
 }
 

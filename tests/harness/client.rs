@@ -66,8 +66,11 @@ impl Client {
             let all = self.conversations().await;
             assert!(all.len() <= 1, "one conversation expected: {all:?}");
             if let Some(id) = all.first().and_then(|c| c["conversation_id"].as_str()) {
-                let one = self.get(&format!("/api/conversations/{id}")).await["conversation"].clone();
-                if one["transcription_status"] != "PENDING" && one["memory_processing_status"] != "PENDING" {
+                let one =
+                    self.get(&format!("/api/conversations/{id}")).await["conversation"].clone();
+                if one["transcription_status"] != "PENDING"
+                    && one["memory_processing_status"] != "PENDING"
+                {
                     return one;
                 }
             }

@@ -31,7 +31,10 @@ pub fn models_dir() -> PathBuf {
     if let Ok(dir) = std::env::var("FRIEND_LITE_TEST_MODELS") {
         return dir.into();
     }
-    directories::ProjectDirs::from("", "", "friend-lite").expect("a home directory").cache_dir().join("models")
+    directories::ProjectDirs::from("", "", "friend-lite")
+        .expect("a home directory")
+        .cache_dir()
+        .join("models")
 }
 
 impl Daemon {
@@ -40,6 +43,7 @@ impl Daemon {
     }
 
     /// One that has no models: it records, and transcribes nothing.
+    #[allow(dead_code, reason = "for the bench, which shares this harness")]
     pub fn without_models(empty: &Path) -> Self {
         Self::with_models(&[], empty)
     }
@@ -129,7 +133,9 @@ impl Daemon {
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
             let cmdline = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            if parent == Some(&self.pid().to_string()) && cmdline.split('\0').next().is_some_and(|p| p.ends_with(name)) {
+            if parent == Some(&self.pid().to_string())
+                && cmdline.split('\0').next().is_some_and(|p| p.ends_with(name))
+            {
                 found.push(pid);
             }
         }
@@ -170,5 +176,8 @@ fn launch(dir: &Path, env: &[(String, String)]) -> (Child, String) {
         }
     }
     let _ = child.wait();
-    panic!("the daemon did not start:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
+    panic!(
+        "the daemon did not start:\n{}",
+        std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+    );
 }
