@@ -27,8 +27,8 @@ mkdir -p "$work"
 cmake -S benches/side-by-side -B "$work/build" -DWHISPER_SOURCE="$PWD/$work/whisper.cpp" \
     -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
     -DGGML_NATIVE=OFF -DGGML_LLAMAFILE=ON -DGGML_OPENMP=ON \
-    -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF -DGGML_AMX_BF16=OFF >"$work/cmake.log"
-cmake --build "$work/build" --target reference -j "$(nproc)" >>"$work/cmake.log"
+    -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF -DGGML_AMX_BF16=OFF >"$work/cmake.log" 2>&1
+cmake --build "$work/build" --target reference -j "$(nproc)" >>"$work/cmake.log" 2>&1
 
 # The samples of a WAV file.
 samples() {
