@@ -9,7 +9,7 @@ use friend_lite::base::error::Result;
 use friend_lite::engine::asr::Session;
 use friend_lite::engine::serve::{self, Options, Pipe};
 
-#[path = "../engine/whisper.rs"]
+#[path = "../engine/whisper/mod.rs"]
 mod whisper;
 
 /// Speech to text: Wyoming events on standard input, answers on standard output

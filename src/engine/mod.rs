@@ -7,7 +7,7 @@
 //! of the pipe is [`serve`]; what they share without a model is [`guard`] and
 //! [`words`].
 //!
-//! The runtimes themselves (`whisper.rs`, `llama/` in this directory) are
+//! The runtimes themselves (`whisper/` and `llama/` in this directory) are
 //! compiled into those two programs only and must never be a module of this
 //! library: their copies of ggml do not mix.
 
