@@ -377,7 +377,7 @@ async fn a_crop_is_kept_with_its_job() {
     assert_eq!(f.store.crop(&id).await.unwrap(), Some(crop.clone()));
     let owner = f.store.conversation_by_crop("cropped.wav").await.unwrap().unwrap();
     assert_eq!(owner.id, id);
-    assert_eq!(f.store.details(&[id.clone()]).await.unwrap()[&id].crop, Some(crop.clone()));
+    assert_eq!(f.store.details(from_ref(&id)).await.unwrap()[&id].crop, Some(crop.clone()));
     let stale = f.store.complete_crop(job.lease(), &id, &crop).await.unwrap_err();
     assert_eq!(stale.kind(), Kind::Conflict);
 }
