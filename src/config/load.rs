@@ -25,6 +25,9 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("ADMIN_PASSWORD", "auth", "admin_password"),
     ("COOKIE_SECURE", "auth", "cookie_secure"),
     ("CORS_ORIGINS", "server", "cors_origins"),
+    ("AUDIO_CROPPING_ENABLED", "cropping", "enabled"),
+    ("MIN_SPEECH_SEGMENT_DURATION", "cropping", "min_speech"),
+    ("CROPPING_CONTEXT_PADDING", "cropping", "padding"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
