@@ -159,6 +159,7 @@ impl App {
             ingest,
             recordings,
             health,
+            wake,
             clock: clock.clone(),
             config: config.clone(),
             supervisor: supervisor.clone(),

@@ -29,6 +29,10 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        let token = self.server.metrics_token.expose();
+        require(token.is_empty() || token.len() >= 16, "server.metrics_token", || {
+            "must be at least 16 characters, or empty".into()
+        })?;
         for proxy in &self.server.trusted_proxies {
             require(network(proxy).is_some(), "server.trusted_proxies", || {
                 format!("`{proxy}` is neither an address nor a network such as 10.0.0.0/8")

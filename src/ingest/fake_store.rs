@@ -10,14 +10,16 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::job::{Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
-use crate::store::{Conversations, Jobs, Memories, UserUpdate, Users, Versions};
+use crate::store::{
+    Conversations, JobCensus, JobEntry, JobQuery, Jobs, Memories, UserUpdate, Users, Versions,
+};
 
 /// A conversation as the store was told of it.
 #[derive(Clone, Debug)]
@@ -253,6 +255,24 @@ impl Jobs for FakeStore {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn jobs(&self, _: JobQuery) -> Result<(Vec<JobEntry>, u64)> {
+        unreachable!()
+    }
+    async fn job(&self, _: JobId) -> Result<Option<JobEntry>> {
+        unreachable!()
+    }
+    async fn job_census(&self, _: Option<&UserId>) -> Result<Vec<JobCensus>> {
+        unreachable!()
+    }
+    async fn cancel_job(&self, _: JobId, _: Timestamp) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_job(&self, _: JobId) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_jobs(&self, _: JobState, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
     async fn dead_jobs(&self, _: usize) -> Result<Vec<Job>> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics;
 use crate::domain::conversation::{SAMPLE_RATE, Span, WindowState};
 use crate::domain::job::{Job, JobKind, Payload};
 use crate::domain::transcript::{Segment, Word};
@@ -59,7 +60,11 @@ impl Handler for Transcribe {
             let transcript = self.stt.transcribe(speech).await?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };
-        self.store.complete_window(job.lease(), *id, &segments, &engine, self.clock.now()).await
+        let now = self.clock.now();
+        self.store.complete_window(job.lease(), *id, &segments, &engine, now).await?;
+        let samples: u64 = window.spans.iter().map(|span| span.len()).sum();
+        metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
+        Ok(())
     }
 }
 

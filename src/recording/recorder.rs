@@ -10,6 +10,8 @@ use futures_util::FutureExt;
 use super::wav_file::WavFile;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Result};
+use crate::base::metrics;
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
@@ -49,6 +51,15 @@ impl Shared {
         file.add(std::mem::take(&mut *self.gathered()));
         file
     }
+
+    /// Brings all that has gathered to disk, and counts it.
+    fn sync(&self) -> Result<()> {
+        let mut file = self.file();
+        let before = file.synced();
+        let result = file.sync();
+        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(before)));
+        result
+    }
 }
 
 impl Recorder {
@@ -78,6 +89,7 @@ impl Recorder {
     /// it again.
     pub async fn append(&mut self, samples: &[i16]) -> Result<()> {
         self.samples += samples.len() as u64;
+        metrics::AUDIO_ACCEPTED.add(&[], seconds(samples.len() as u64));
         let backlog = {
             let mut gathered = self.shared.gathered();
             if gathered.is_empty() {
@@ -167,13 +179,17 @@ impl Recorder {
     fn start(&mut self) {
         self.due = None;
         let shared = self.shared.clone();
-        let mut write = Box::pin(blocking(move || shared.file().sync()));
+        let mut write = Box::pin(blocking(move || shared.sync()));
         // Work begins with the first poll.
         self.write = Some(match (&mut write).now_or_never() {
             None => write,
             Some(result) => Box::pin(std::future::ready(result)),
         });
     }
+}
+
+fn seconds(samples: u64) -> f64 {
+    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 impl Drop for Recorder {

@@ -5,7 +5,11 @@ mod clients;
 mod conversations;
 mod login;
 mod memories;
+mod metrics;
+mod processor;
+mod queue;
 mod range;
+mod speakers;
 mod stream;
 mod system;
 mod users;
@@ -39,6 +43,10 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         conversations::routes(),
         memories::routes(),
         audio::routes(),
+        queue::routes(),
+        processor::routes(),
+        speakers::routes(),
+        metrics::routes(),
     ]
 }
 
@@ -54,7 +62,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::render(&document)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(request_id::tag))
+        .layer(middleware::from_fn_with_state(api.clock.clone(), request_id::tag))
         // Outermost, since a browser asks before it sends what a route sees.
         .layer(tower::util::option_layer(origins))
         .with_state(api)

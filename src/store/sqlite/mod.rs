@@ -7,6 +7,7 @@
 mod conversations;
 mod error;
 mod file;
+mod job_list;
 mod jobs;
 mod memories;
 mod migrations;

@@ -4,6 +4,7 @@ mod audio;
 mod conversations;
 mod login;
 mod memories;
+mod queue;
 mod sockets;
 mod system;
 mod users;
@@ -75,12 +76,18 @@ struct Person {
 
 impl World {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With a configuration that `change` has changed.
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let fixture = Fixture::new();
         let clock = Clock::simulated(at(100));
         let mut config = Config::default();
         config.auth.bcrypt_cost = 4;
         config.auth.login_attempts = 3;
         config.recording.sync_interval = Interval::from_secs(60);
+        change(&mut config);
         let config = Arc::new(config);
         let store: Arc<dyn Store> = Arc::new(fixture.store.clone());
         let index = Arc::new(SqliteVecIndex::new(&fixture.store));
@@ -101,6 +108,7 @@ impl World {
             store,
             ingest,
             recordings,
+            wake: Wake::default(),
             clock: clock.clone(),
             config,
             supervisor,
