@@ -2,10 +2,12 @@
 
 mod audio;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod sockets;
 mod system;
+mod versions;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -100,6 +102,7 @@ impl World {
             store,
             ingest,
             recordings,
+            wake: Wake::default(),
             clock: clock.clone(),
             config,
             supervisor,
