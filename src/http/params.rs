@@ -158,6 +158,14 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_yes_or_no() {
+        let flag = |text| params(&[("f", text)]).flag("f").ok();
+        assert_eq!((flag("true"), flag("ON"), flag("0")), (Some(true), Some(true), Some(false)));
+        assert_eq!((flag(""), flag("2")), (None, None));
+        assert_eq!(params(&[]).flag("f").ok(), Some(false));
+    }
+
+    #[test]
     fn the_last_of_two_counts_and_empty_is_there() {
         let params = params(&[("q", "a"), ("q", "")]);
         assert_eq!(params.required("q").ok(), Some(""));
