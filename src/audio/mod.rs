@@ -10,3 +10,4 @@ pub mod segmenter;
 pub(crate) mod synthetic;
 pub mod vad;
 pub mod wav;
+pub mod windows;

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::terminal;
 use crate::app;
-use crate::audio::segmenter::Segmenter;
 use crate::audio::wav::WavSource;
+use crate::audio::windows::{Window, Windows};
 use crate::base::error::Result;
 use crate::config::Config;
-use crate::domain::conversation::{NewWindow, SAMPLE_RATE};
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::domain::job::Lane;
 use crate::domain::transcript::Transcript;
 use crate::pipeline::transcribe::on_timeline;
@@ -60,29 +60,25 @@ async fn transcribe(engine: &dyn SpeechToText, config: &Config, file: &Path) -> 
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let rate = u64::from(SAMPLE_RATE);
     let bar = terminal::audio_bar(&name, source.total_samples() as f64 / rate as f64);
-    let mut segmenter = Segmenter::new(&config.transcribe);
+    let mut cut = Windows::new(&config.transcribe);
     let mut whole = Transcript::default();
-    // Audio that no window has taken yet, and where in the file it begins.
-    let (mut kept, mut origin) = (Vec::new(), 0_u64);
     let mut piece = Vec::new();
     loop {
         piece.clear();
         let more = source.read(&mut piece)?;
         let mut windows = Vec::new();
-        segmenter.push(&piece, &mut windows);
-        kept.extend_from_slice(&piece);
+        cut.push(&piece, &mut windows);
         if !more {
-            windows.extend(segmenter.finish());
+            windows.extend(cut.finish());
         }
-        for window in windows {
-            let part = engine.transcribe(speech(&window, &kept, origin)).await?;
+        for Window { spans, samples } in windows {
+            let speech = Speech { samples, lane: Lane::Interactive, language: None };
+            let part = engine.transcribe(speech).await?;
             whole.language = whole.language.or(part.language);
-            whole.segments.extend(on_timeline(part.segments, &window.spans));
-            let end = window.spans.last().map_or(origin, |span| span.end);
-            bar.set_position(end / rate);
-            let taken = usize::try_from(end - origin).unwrap_or(usize::MAX).min(kept.len());
-            kept.drain(..taken);
-            origin += taken as u64;
+            whole.segments.extend(on_timeline(part.segments, &spans));
+            if let Some(last) = spans.last() {
+                bar.set_position(last.end / rate);
+            }
         }
         if !more {
             break;
@@ -90,11 +86,4 @@ async fn transcribe(engine: &dyn SpeechToText, config: &Config, file: &Path) -> 
     }
     bar.finish_and_clear();
     Ok(whole)
-}
-
-/// The samples of `window` out of `kept`, which begins at sample `origin`.
-fn speech(window: &NewWindow, kept: &[i16], origin: u64) -> Speech {
-    let at = |sample: u64| usize::try_from(sample.saturating_sub(origin)).unwrap_or(usize::MAX);
-    let spans = window.spans.iter().filter_map(|span| kept.get(at(span.start)..at(span.end)));
-    Speech { samples: spans.flatten().copied().collect(), lane: Lane::Interactive }
 }

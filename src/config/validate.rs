@@ -15,10 +15,15 @@ impl Config {
     /// # Errors
     /// `Config`, naming the key, what is wrong with it and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let listen = &self.server.listen;
-        require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
-            format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
-        })?;
+        address("server.listen", &self.server.listen)?;
+        if !self.wyoming.listen.is_empty() {
+            address("wyoming.listen", &self.wyoming.listen)?;
+        }
+        address("esp32.listen", &self.esp32.listen)?;
+        device("wyoming.device", &self.wyoming.device)?;
+        device("esp32.device", &self.esp32.device)?;
+        positive("wyoming.max_length", self.wyoming.max_length.get())?;
+        positive("wyoming.idle_timeout", self.wyoming.idle_timeout.get())?;
         require(self.server.max_connections >= 8, "server.max_connections", || {
             "must be at least 8".into()
         })?;
@@ -112,6 +117,18 @@ impl Config {
     }
 }
 
+fn address(key: &str, listen: &str) -> Result<()> {
+    require(listen.parse::<SocketAddr>().is_ok(), key, || {
+        format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
+    })
+}
+
+fn device(key: &str, name: &str) -> Result<()> {
+    require(name.chars().any(|c| c.is_ascii_alphanumeric()), key, || {
+        format!("`{name}` holds no letter or digit")
+    })
+}
+
 fn positive(key: &str, value: Duration) -> Result<()> {
     require(!value.is_zero(), key, || "must be longer than zero".into())
 }
@@ -135,6 +152,12 @@ mod tests {
         config.server.listen = "somewhere".into();
         let message = config.validate().unwrap_err().to_string();
         assert!(message.starts_with("server.listen: `somewhere`"), "{message}");
+
+        let mut config = Config::default();
+        config.wyoming.listen = "10300".into();
+        assert!(config.validate().unwrap_err().to_string().starts_with("wyoming.listen: `10300`"));
+        config.wyoming.listen = String::new();
+        config.validate().unwrap();
 
         let mut config = Config::default();
         config.transcribe.window_max = super::super::Interval::from_secs(40);
