@@ -7,6 +7,7 @@
 //! ```
 
 pub mod extract;
+pub mod file;
 pub mod finish;
 pub mod grounding;
 pub mod prompts;
