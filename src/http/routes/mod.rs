@@ -3,6 +3,7 @@
 mod audio;
 mod clients;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod metrics;
@@ -42,6 +43,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         clients::routes(),
         conversations::routes(),
         memories::routes(),
+        debug::routes(),
         audio::routes(),
         queue::routes(),
         processor::routes(),

@@ -2,12 +2,14 @@
 
 mod audio;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod queue;
 mod sockets;
 mod system;
 mod users;
+mod versions;
 
 use std::net::SocketAddr;
 use std::path::Path;
