@@ -340,8 +340,10 @@ fn settings(
         (_, 0) => system::inference_threads(),
         (_, threads) => threads,
     };
+    let program = engine::program(program, &config.engines.dir)?;
+    tracing::info!("{} runs in {}", model.display(), program.display());
     Ok(Settings {
-        program: engine::program(program, &config.engines.dir)?,
+        program,
         model,
         threads,
         nice: config.engines.nice,
