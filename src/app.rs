@@ -19,6 +19,7 @@ use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap};
 use crate::http::health::{Health, Part, State};
+use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
@@ -84,6 +85,7 @@ impl App {
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
+        let certificate = Certificate::open(&config.tls)?;
         // Bound before anything is started: a taken port must leave no trace.
         let listener = tokio::net::TcpListener::bind(&config.server.listen)
             .await
@@ -162,11 +164,18 @@ impl App {
             config: config.clone(),
             supervisor: supervisor.clone(),
         });
+        let tls = match &certificate {
+            Some(certificate) => {
+                certificate.watch(&supervisor);
+                Some(certificate.acceptor())
+            }
+            None => None,
+        };
         let server = supervisor.clone();
         let serve_config = config.clone();
         supervisor.once(async move {
             if let Err(error) =
-                http::server::serve(listener, http::router(api), &serve_config, &server).await
+                http::server::serve(listener, tls, http::router(api), &serve_config, &server).await
             {
                 tracing::error!("the HTTP server ended: {}", error.report());
                 server.stop();

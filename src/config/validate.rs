@@ -19,6 +19,9 @@ impl Config {
         require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
             format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
         })?;
+        require(self.tls.certificate.is_empty() == self.tls.key.is_empty(), "tls.key", || {
+            "tls.certificate and tls.key go together: set both, or neither".into()
+        })?;
         require(self.server.max_connections >= 8, "server.max_connections", || {
             "must be at least 8".into()
         })?;

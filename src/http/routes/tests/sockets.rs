@@ -25,7 +25,7 @@ impl World {
         let (router, config) = (self.router.clone(), self.api.config.clone());
         let supervisor = self.api.supervisor.clone();
         self.api.supervisor.once(async move {
-            server::serve(listener, router, &config, &supervisor).await.unwrap();
+            server::serve(listener, None, router, &config, &supervisor).await.unwrap();
         });
         address
     }
