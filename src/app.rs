@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
+use crate::discovery::{self, Announcement, Service};
 use crate::domain::ids::ConversationId;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
@@ -21,12 +24,13 @@ use crate::http::auth::{self, Auth, Bootstrap};
 use crate::http::health::{Health, Part, State};
 use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{LiveConversations, Sweep};
@@ -37,7 +41,7 @@ use crate::store::Store;
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, blocking};
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -46,10 +50,13 @@ const EXCLUSIVE_BELOW: u64 = 3 << 30;
 pub struct App {
     /// Where it listens, with the port in force.
     pub address: SocketAddr,
+    /// Where else it listens: `wyoming`, `esp32`.
+    pub sources: Vec<(&'static str, SocketAddr)>,
     /// The first administrator, when this start made one.
     pub first_admin: Option<Bootstrap>,
     /// Where its state lives.
     pub state_dir: PathBuf,
+    announcement: Option<Announcement>,
     supervisor: Supervisor,
     store: Arc<dyn Store>,
     clock: Clock,
@@ -87,13 +94,15 @@ impl App {
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
         let certificate = Certificate::open(&config.tls)?;
         // Bound before anything is started: a taken port must leave no trace.
-        let listener = tokio::net::TcpListener::bind(&config.server.listen)
-            .await
-            .with_context(Kind::Config, || {
-                format!("cannot listen on {}; is another daemon running?", config.server.listen)
-            })?;
-        let address =
-            listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+        let (listener, address) = listen("server.listen", &config.server.listen).await?;
+        let wyoming = match &*config.wyoming.listen {
+            "" => None,
+            at => Some(listen("wyoming.listen", at).await?),
+        };
+        let esp32 = match &*config.esp32.user {
+            "" => None,
+            _ => Some(listen("esp32.listen", &config.esp32.listen).await?),
+        };
 
         // No earlier process holds anything any more.
         store.void_leases(false, clock.now()).await?;
@@ -153,6 +162,25 @@ impl App {
             });
         }
 
+        let mut sources = Vec::new();
+        if let Some((listener, address)) = wyoming {
+            sources.push(("wyoming", address));
+            let (listener, ingest) = (Arc::new(listener), ingest.clone());
+            let stt = engines.stt.clone();
+            supervisor.service("wyoming", move |_| {
+                let (listener, ingest, stt) = (listener.clone(), ingest.clone(), stt.clone());
+                async move { wyoming::serve(&listener, ingest, stt).await }
+            });
+        }
+        if let Some((listener, address)) = esp32 {
+            sources.push(("esp32", address));
+            let (listener, ingest) = (Arc::new(listener), ingest.clone());
+            supervisor.service("esp32", move |_| {
+                let (listener, ingest) = (listener.clone(), ingest.clone());
+                async move { esp32::serve(&listener, ingest).await }
+            });
+        }
+
         let api = Arc::new(Api {
             recall: Recall::new(store.clone(), index, engines.embedder.clone()),
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
@@ -181,8 +209,19 @@ impl App {
                 server.stop();
             }
         });
+        let announcement = announce(&config, address, &sources);
         let drain_timeout = config.server.drain_timeout.get();
-        Ok(Self { address, first_admin, state_dir, supervisor, store, clock, drain_timeout })
+        Ok(Self {
+            address,
+            sources,
+            announcement,
+            first_admin,
+            state_dir,
+            supervisor,
+            store,
+            clock,
+            drain_timeout,
+        })
     }
 
     /// Cancelled when the daemon stops by itself.
@@ -194,11 +233,14 @@ impl App {
     /// back without counting the attempt.
     pub async fn stop(self) {
         self.supervisor.stop();
+        // Says goodbye, which takes a moment of its own.
+        let goodbye = blocking(move || Ok(drop(self.announcement)));
         if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
             );
         }
+        let _ = goodbye.await;
         if let Err(error) = self.store.void_leases(true, self.clock.now()).await {
             tracing::warn!(
                 "jobs could not be put back now; the next start does it: {}",
@@ -206,6 +248,15 @@ impl App {
             );
         }
     }
+}
+
+/// Takes the address that the configuration has under `key`; its port in force.
+async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(at).await.with_context(Kind::Config, || {
+        format!("cannot listen on {at} ({key}); does another program have it?")
+    })?;
+    let address = listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+    Ok((listener, address))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -219,8 +270,16 @@ fn start_workers(
     wake: &Wake,
     clock: &Clock,
 ) {
+    let crop = Crop::new(
+        store.clone(),
+        recordings.clone(),
+        config.transcribe.vad_mode,
+        &config.cropping,
+        clock.clone(),
+    );
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
-    let finish = Finish::new(store.clone(), config.memory.clone(), clock.clone());
+    let finish =
+        Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
     let remember = Remember::new(
         store.clone(),
         index,
@@ -230,10 +289,11 @@ fn start_workers(
     );
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 3] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
+        ("crop", Arc::new(crop)),
     ];
     for (name, handler) in handlers {
         let worker =
@@ -243,6 +303,24 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
+}
+
+/// Makes the daemon known on the local network. Without that it does its work
+/// all the same.
+fn announce(
+    config: &Config,
+    address: SocketAddr,
+    sources: &[(&'static str, SocketAddr)],
+) -> Option<Announcement> {
+    let mut services = vec![Service { kind: discovery::FRIEND_LITE, address }];
+    let wyoming = sources.iter().filter(|(name, _)| *name == "wyoming");
+    services.extend(
+        wyoming.map(|(_, address)| Service { kind: discovery::WYOMING, address: *address }),
+    );
+    discovery::announce(&config.discovery, &services).unwrap_or_else(|error| {
+        tracing::warn!("clients need the address by hand: {}", error.report());
+        None
+    })
 }
 
 /// What the sweep sees of ingest.

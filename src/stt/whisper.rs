@@ -13,6 +13,17 @@ use crate::engine::gate::Gate;
 use crate::engine::process::{Engine, Link};
 use crate::supervisor::Supervisor;
 
+/// What whisper's multilingual models understand.
+const LANGUAGES: [&str; 100] = [
+    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da",
+    "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw", "he",
+    "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn", "ko", "la",
+    "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl",
+    "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk", "sl", "sn", "so",
+    "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "uk", "ur", "uz",
+    "vi", "yi", "yo", "yue", "zh",
+];
+
 /// The local speech engine.
 #[derive(Clone, Debug)]
 pub struct WhisperEngine {
@@ -43,14 +54,19 @@ impl SpeechToText for WhisperEngine {
         self.engine.name().to_owned()
     }
 
+    fn languages(&self) -> &[&str] {
+        // English models are named so: ggml-base.en.bin.
+        if self.engine.name().contains(".en") { &["en"] } else { &LANGUAGES }
+    }
+
     fn is_ready(&self) -> bool {
         self.engine.is_ready()
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
-        let Speech { samples, lane } = speech;
+        let Speech { samples, lane, language } = speech;
         let _permit = self.gate.enter(lane, &self.engine).await;
-        let ask = async |link: &mut Link| link.transcribe(&samples, None).await;
+        let ask = async |link: &mut Link| link.transcribe(&samples, language.as_deref()).await;
         let heard = self.engine.call(self.deadline, ask).await?;
         Ok(Transcript { segments: heard.segments, language: heard.language })
     }
