@@ -235,7 +235,10 @@ impl App {
     pub async fn stop(self) {
         self.supervisor.stop();
         // Says goodbye, which takes a moment of its own.
-        let goodbye = blocking(move || Ok(drop(self.announcement)));
+        let goodbye = blocking(move || {
+            drop(self.announcement);
+            Ok(())
+        });
         if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
