@@ -200,12 +200,13 @@ impl App {
             }
             None => None,
         };
-        let server = supervisor.clone();
-        let serve_config = config.clone();
+        let (server, serve_config, serve_clock) =
+            (supervisor.clone(), config.clone(), clock.clone());
         supervisor.once(async move {
-            if let Err(error) =
-                http::server::serve(listener, tls, http::router(api), &serve_config, &server).await
-            {
+            let router = http::router(api);
+            let served =
+                http::server::serve(listener, tls, router, &serve_config, &serve_clock, &server);
+            if let Err(error) = served.await {
                 tracing::error!("the HTTP server ended: {}", error.report());
                 server.stop();
             }

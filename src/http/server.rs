@@ -20,7 +20,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
+use crate::base::paced::{Pace, Paced};
 use crate::config::Config;
 use crate::supervisor::Supervisor;
 
@@ -37,7 +39,7 @@ pub struct Place(#[allow(dead_code, reason = "held, never read")] Arc<OwnedSemap
 
 /// Serves `router` on `listener` until the supervisor stops, then waits for
 /// open requests, at most `config.server.drain_timeout`. Each request carries
-/// its [`ConnectInfo`] and its [`Place`].
+/// its [`ConnectInfo`], its [`Place`] and its [`Pace`].
 ///
 /// # Errors
 /// None at present: what goes wrong with one connection ends that one.
@@ -46,6 +48,7 @@ pub async fn serve(
     tls: Option<TlsAcceptor>,
     router: Router,
     config: &Config,
+    clock: &Clock,
     supervisor: &Supervisor,
 ) -> Result<()> {
     let stop = supervisor.stop_token();
@@ -56,6 +59,7 @@ pub async fn serve(
         router,
         header_timeout: config.server.header_timeout.get(),
         drain_timeout: config.server.drain_timeout.get(),
+        clock: clock.clone(),
         stop: stop.clone(),
     };
     let mut failing = false;
@@ -117,6 +121,7 @@ struct Connection {
     router: Router,
     header_timeout: Duration,
     drain_timeout: Duration,
+    clock: Clock,
     stop: CancellationToken,
 }
 
@@ -126,17 +131,19 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "cannot set TCP_NODELAY: {error}");
         }
-        let Some(tls) = self.tls.clone() else { return self.http(stream, peer, place).await };
+        let pace = Pace::default();
+        let stream = Paced::new(stream, pace.clone(), self.clock.clone());
+        let Some(tls) = self.tls.clone() else { return self.http(stream, pace, peer, place).await };
         // Boxed: a plain connection does not carry the space of a handshake.
         match Box::pin(tokio::time::timeout(self.header_timeout, tls.accept(stream))).await {
-            Ok(Ok(stream)) => Box::pin(self.http(stream, peer, place)).await,
+            Ok(Ok(stream)) => Box::pin(self.http(stream, pace, peer, place)).await,
             Ok(Err(error)) => tracing::debug!(%peer, "no TLS connection: {error}"),
             Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
         }
     }
 
     /// Serves one connection to its end. An upgrade takes the stream with it.
-    async fn http<S>(self, stream: S, peer: SocketAddr, place: Place)
+    async fn http<S>(self, stream: S, pace: Pace, peer: SocketAddr, place: Place)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -145,6 +152,7 @@ impl Connection {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(place.clone());
+            request.extensions_mut().insert(pace.clone());
             router.clone().oneshot(request)
         });
         let connection = http1::Builder::new()

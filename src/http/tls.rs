@@ -189,7 +189,9 @@ mod tests {
         let router = axum::Router::new().route("/", axum::routing::get(async || "over TLS"));
         supervisor.once(async move {
             let config = crate::config::Config::default();
-            super::super::server::serve(listener, Some(acceptor), router, &config, &server)
+            let clock = crate::base::clock::Clock::system();
+            let tls = Some(acceptor);
+            super::super::server::serve(listener, tls, router, &config, &clock, &server)
                 .await
                 .unwrap();
         });
