@@ -30,8 +30,10 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
+use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{LiveConversations, Sweep};
 use crate::pipeline::remember::Remember;
@@ -132,12 +134,18 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        let learner = Learner::new(
+            store.clone(),
+            index.clone(),
+            engines.embedder.clone(),
+            engines.llm.clone(),
+        );
         start_workers(
             &config,
             &supervisor,
             &store,
             &engines,
-            index.clone(),
+            learner.clone(),
             recordings.clone(),
             &wake,
             &clock,
@@ -181,8 +189,16 @@ impl App {
             });
         }
 
+        let recall = Recall::new(store.clone(), index, engines.embedder.clone());
         let api = Arc::new(Api {
-            recall: Recall::new(store.clone(), index, engines.embedder.clone()),
+            assistant: Assistant::new(
+                store.clone(),
+                recall.clone(),
+                learner,
+                engines.llm.clone(),
+                clock.clone(),
+            ),
+            recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
             store: store.clone(),
             ingest,
@@ -270,7 +286,7 @@ fn start_workers(
     supervisor: &Supervisor,
     store: &Arc<dyn Store>,
     engines: &Engines,
-    index: Arc<SqliteVecIndex>,
+    learner: Learner,
     recordings: Recordings,
     wake: &Wake,
     clock: &Clock,
@@ -285,13 +301,7 @@ fn start_workers(
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
-    let remember = Remember::new(
-        store.clone(),
-        index,
-        engines.embedder.clone(),
-        engines.llm.clone(),
-        clock.clone(),
-    );
+    let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
     let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
