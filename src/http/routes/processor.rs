@@ -1,6 +1,7 @@
 //! How far the work for each device has come, in the shape of the original.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use axum::Json;
@@ -147,9 +148,8 @@ async fn all(
 ) -> Result<Json<BTreeMap<String, ClientTasks>>, ApiError> {
     let mut tasks = BTreeMap::new();
     for conversation in api.store.conversations(None, LOOKED_AT).await? {
-        let client_id = conversation.client_id.to_string();
-        if !tasks.contains_key(&client_id) {
-            tasks.insert(client_id, ClientTasks::of(&api, conversation).await?);
+        if let Entry::Vacant(newest) = tasks.entry(conversation.client_id.to_string()) {
+            newest.insert(ClientTasks::of(&api, conversation).await?);
         }
     }
     Ok(Json(tasks))
