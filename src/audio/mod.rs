@@ -3,6 +3,10 @@
 
 pub mod convert;
 pub mod cutter;
+#[cfg(test)]
+pub(crate) mod numbered;
+#[cfg(test)]
+mod numbered_tests;
 pub mod pcm;
 pub mod resample;
 pub mod segmenter;

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod planned;
 pub mod system;
 pub mod telemetry;
 pub mod tls;

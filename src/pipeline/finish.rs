@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{Progress, Window, WindowState};
 use crate::domain::job::{Job, JobKind, Lane, NewJob, Payload};
@@ -53,9 +54,11 @@ impl Handler for Finish {
         } else {
             (Progress::Skipped, Vec::new())
         };
+        planned::before("settling a conversation")?;
         self.store
             .finish_conversation(job.lease(), id, transcription, memory, &next, self.clock.now())
             .await?;
+        planned::after("settling a conversation")?;
         tracing::info!(conversation = %id, transcription = transcription.as_str(), characters, "transcribed");
         Ok(())
     }

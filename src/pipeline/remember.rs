@@ -10,6 +10,7 @@ use super::finish::transcript;
 use super::prompts;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::domain::conversation::Conversation;
 use crate::domain::job::{Job, JobKind, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryChange, MemoryEvent};
@@ -132,10 +133,14 @@ impl Handler for Remember {
         let segments = transcript(&self.store.windows(id).await?);
         let lines: Vec<String> = segments.iter().map(|s| s.text.trim().to_owned()).collect();
 
+        planned::before("asking for the facts")?;
         let facts = extract(self.llm.as_ref(), &lines, job.lane).await?;
+        planned::after("asking for the facts")?;
         let mut changes = Vec::new();
         if !facts.is_empty() {
+            planned::before("embedding the facts")?;
             let vectors = self.embedder.embed(&facts).await?;
+            planned::after("embedding the facts")?;
             if let Some(width) = vectors.first().map(Vec::len) {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }
@@ -145,6 +150,7 @@ impl Handler for Remember {
             }
         }
         let title = title(&plain_text(&segments));
+        planned::before("keeping memories")?;
         self.store
             .complete_memories(
                 job.lease(),
@@ -155,6 +161,7 @@ impl Handler for Remember {
                 self.clock.now(),
             )
             .await?;
+        planned::after("keeping memories")?;
         tracing::info!(conversation = %id, changes = changes.len(), "remembered");
         Ok(())
     }

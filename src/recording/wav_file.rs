@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::failed;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::domain::conversation::SAMPLE_RATE;
 
 /// Bytes before the first sample.
@@ -51,10 +52,15 @@ impl WavFile {
     pub(super) fn create(path: &Path, dir: &Path) -> Result<Self> {
         let cannot = |error| failed("cannot create", path, error);
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-        file.write_all_at(&header(0), 0).map_err(cannot)?;
-        file.sync_all().map_err(cannot)?;
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        options.write(true).create_new(true).mode(0o600);
+        let file = planned::around("creating a recording", || options.open(path).map_err(cannot))?;
+        planned::around("writing a new header", || {
+            file.write_all_at(&header(0), 0).map_err(cannot)
+        })?;
+        planned::around("syncing a new recording", || file.sync_all().map_err(cannot))?;
+        planned::around("syncing the directory", || {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)
+        })?;
         Ok(Self { file, path: path.into(), synced: 0, waiting: Vec::new() })
     }
 
@@ -81,15 +87,21 @@ impl WavFile {
     pub(super) fn write(&mut self) -> Result<()> {
         let bytes: Vec<u8> = self.waiting.iter().flat_map(|s| s.to_le_bytes()).collect();
         let cannot = |error| failed("cannot write", &self.path, error);
-        self.file.write_all_at(&bytes, HEADER as u64 + self.synced * 2).map_err(cannot)?;
+        planned::around("writing audio", || {
+            self.file.write_all_at(&bytes, HEADER as u64 + self.synced * 2).map_err(cannot)
+        })?;
         let samples = self.synced + self.waiting.len() as u64;
-        self.file.write_all_at(&header(samples), 0).map_err(cannot)
+        planned::around("writing the header", || {
+            self.file.write_all_at(&header(samples), 0).map_err(cannot)
+        })
     }
 
     /// Writes what waits, then the header, and waits for the disk.
     pub(super) fn sync(&mut self) -> Result<()> {
         self.write()?;
-        self.file.sync_data().map_err(|error| failed("cannot write", &self.path, error))?;
+        planned::around("syncing audio", || {
+            self.file.sync_data().map_err(|error| failed("cannot write", &self.path, error))
+        })?;
         self.synced += self.waiting.len() as u64;
         self.waiting = Vec::new();
         Ok(())
@@ -133,9 +145,9 @@ pub(super) fn repair(path: &Path) -> Result<u64> {
     }
     let exact = HEADER as u64 + samples * 2;
     if found != wanted || length != exact {
-        file.set_len(exact).map_err(cannot)?;
-        file.write_all_at(&wanted, 0).map_err(cannot)?;
-        file.sync_all().map_err(cannot)?;
+        planned::around("cutting a torn end", || file.set_len(exact).map_err(cannot))?;
+        planned::around("repairing the header", || file.write_all_at(&wanted, 0).map_err(cannot))?;
+        planned::around("syncing a repair", || file.sync_all().map_err(cannot))?;
     }
     Ok(samples)
 }
