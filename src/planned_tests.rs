@@ -29,6 +29,7 @@ use crate::ingest::session::Session;
 use crate::jobs::Wake;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::{Generate, LanguageModel};
+use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::reconcile::{LiveConversations, Sweep, Swept};
 use crate::pipeline::remember::Remember;
@@ -174,14 +175,21 @@ impl Process {
             clock.clone(),
         );
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
-        let handlers: [Arc<dyn Handler>; 3] = [
+        let handlers: [Arc<dyn Handler>; 4] = [
             Arc::new(Transcribe::new(
                 store.clone(),
-                recordings,
+                recordings.clone(),
                 Arc::new(NumberReader),
                 clock.clone(),
             )),
-            Arc::new(Finish::new(store.clone(), config.memory.clone(), clock.clone())),
+            Arc::new(Crop::new(
+                store.clone(),
+                recordings,
+                config.transcribe.vad_mode,
+                &config.cropping,
+                clock.clone(),
+            )),
+            Arc::new(Finish::new(store.clone(), config.memory.clone(), true, clock.clone())),
             Arc::new(Remember::new(
                 store.clone(),
                 index,
@@ -192,7 +200,7 @@ impl Process {
         ];
         let retry =
             Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-        let names = ["transcribe", "finish", "remember"];
+        let names = ["transcribe", "crop", "finish", "remember"];
         let workers = names.into_iter().zip(handlers).map(|(name, handler)| {
             Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry)
         });
@@ -357,6 +365,7 @@ impl World {
         let files = std::fs::read_dir(self.dir.path().join("audio"));
         let files = files.into_iter().flatten().flatten();
         files
+            .filter(|file| Recordings::origin(&file.file_name().to_string_lossy()).is_some())
             .flat_map(|file| {
                 let bytes = std::fs::read(file.path()).unwrap();
                 let pairs = bytes.get(HEADER..).unwrap_or_default().as_chunks().0;

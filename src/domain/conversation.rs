@@ -54,7 +54,10 @@ impl Conversation {
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash,
+            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+        )]
         pub enum $name {
             $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
         }
@@ -151,7 +154,9 @@ pub struct Window {
     pub id: WindowId,
     /// Its conversation.
     pub conversation_id: ConversationId,
-    /// Position among the conversation's windows, from 0.
+    /// Which transcript of the conversation it is part of, from 1.
+    pub version: u32,
+    /// Position among the windows of that transcript, from 0.
     pub seq: u32,
     /// Speech to transcribe, in samples from the start of the conversation.
     pub spans: Vec<Span>,

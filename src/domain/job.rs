@@ -1,6 +1,7 @@
 //! Work that outlives the request that asked for it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::conversation::named;
 use super::ids::{ConversationId, JobId, WindowId};
@@ -15,6 +16,8 @@ named!(
         Finish = "finish",
         /// Extracts memories from a conversation.
         Remember = "remember",
+        /// Writes the speech of a recording to a file of its own.
+        Crop = "crop",
     }
 );
 
@@ -61,7 +64,7 @@ impl Lane {
 pub enum Payload {
     /// For [`JobKind::Transcribe`].
     Window(WindowId),
-    /// For [`JobKind::Finish`] and [`JobKind::Remember`].
+    /// For all others.
     Conversation(ConversationId),
 }
 
@@ -130,7 +133,7 @@ pub struct Lease {
 }
 
 /// Jobs by state, for health and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobCounts {
     /// Waiting.
     pub ready: u64,

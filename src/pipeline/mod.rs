@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! window ─► transcribe ─┐
-//! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember
+//! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 
+pub mod crop;
 pub mod extract;
+pub mod file;
 pub mod finish;
 pub mod grounding;
 pub mod prompts;

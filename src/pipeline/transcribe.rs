@@ -56,8 +56,9 @@ impl Handler for Transcribe {
             (window.segments, window.engine.unwrap_or_default())
         } else {
             let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
+            let speech = Speech { samples, lane: job.lane, language: None };
             planned::before("asking the speech engine")?;
-            let transcript = self.stt.transcribe(Speech { samples, lane: job.lane }).await?;
+            let transcript = self.stt.transcribe(speech).await?;
             planned::after("asking the speech engine")?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };

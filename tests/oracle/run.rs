@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use friend_lite::engine::{LLAMA, WHISPER};
+use friend_lite::recording::Recordings;
 
 use crate::device::{Device, Target};
 use crate::harness::client::Client;
@@ -220,8 +221,11 @@ impl Disk {
     /// Takes in what has been written since the last time.
     fn read(&mut self, dir: &Path) {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            let path = entry.path();
-            let file = File::open(&path).unwrap();
+            // What is made from recordings is no recording.
+            if Recordings::origin(&entry.file_name().to_string_lossy()).is_none() {
+                continue;
+            }
+            let file = File::open(entry.path()).unwrap();
             let length = file.metadata().unwrap().len();
             let from = self.read.entry(entry.file_name()).or_insert(HEADER);
             let mut bytes = vec![0; usize::try_from(length.saturating_sub(*from)).unwrap()];
