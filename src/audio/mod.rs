@@ -17,3 +17,4 @@ pub mod segmenter;
 #[cfg(test)]
 pub(crate) mod synthetic;
 pub mod vad;
+pub mod windows;

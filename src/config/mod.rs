@@ -11,6 +11,7 @@ mod validate;
 
 pub use interval::Interval;
 pub use secret::Secret;
+pub(crate) use validate::network;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,10 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
+    /// Wyoming over TCP.
+    pub wyoming: Wyoming,
+    /// ESP32 boards.
+    pub esp32: Esp32,
     /// Logging.
     pub log: Log,
     /// Logins and tokens.
@@ -91,6 +96,44 @@ section!(
         max_streams_per_user: usize = 64,
         /// A stream that sends nothing, not even a ping answer, is ended after this.
         stream_timeout: Interval = Interval::from_secs(30),
+        /// Reverse proxies, as addresses or networks (`10.0.0.0/8`), whose word on
+        /// where a request comes from (`X-Forwarded-For`) is taken.
+        trusted_proxies: Vec<String> = Vec::new(),
+        /// Pages of other servers that may use the API from a browser:
+        /// `https://dash.example.com`. Their scripts may then act for whoever is
+        /// logged in.
+        cors_origins: Vec<String> = Vec::new(),
+    }
+);
+
+section!(
+    /// Wyoming over TCP: speech to text for Home Assistant and others, and audio
+    /// from satellites.
+    Wyoming {
+        /// Address and port; port 0 takes a free one. Empty: switched off.
+        listen: String = "0.0.0.0:10300".into(),
+        /// E-mail address of the user for whom audio is recorded that nobody asked
+        /// to have transcribed. Empty: none is; such audio is transcribed only.
+        user: String = String::new(),
+        /// Device name of what is recorded; a second address gets `-2`.
+        device: String = "wyoming".into(),
+        /// The longest audio of one request.
+        max_length: Interval = Interval::from_secs(600),
+        /// A connection on which nothing happens is ended after this.
+        idle_timeout: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// ESP32 boards that send raw audio over TCP: 16 kHz, 32 bits, stereo, of
+    /// which the left channel is recorded.
+    Esp32 {
+        /// Address and port; port 0 takes a free one.
+        listen: String = "0.0.0.0:8989".into(),
+        /// E-mail address of the user for whom it is recorded. Empty: switched off.
+        user: String = String::new(),
+        /// Device name of the board; one at a second address gets `-2`.
+        device: String = "havpe".into(),
     }
 );
 
@@ -115,6 +158,8 @@ section!(
         admin_password: Secret = Secret::default(),
         /// How long a login lasts.
         token_lifetime: Interval = Interval::from_secs(3600),
+        /// Send the login cookie over HTTPS alone.
+        cookie_secure: bool = false,
         /// Work factor of bcrypt (4 to 31); each step doubles the time of a login.
         bcrypt_cost: u32 = 12,
         /// Failed logins from one address, or for one account, before a pause.

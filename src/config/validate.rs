@@ -1,7 +1,9 @@
 //! Rules between values that types alone cannot hold.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::Config;
 use crate::base::error::{Error, Kind, Result};
@@ -15,10 +17,15 @@ impl Config {
     /// # Errors
     /// `Config`, naming the key, what is wrong with it and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let listen = &self.server.listen;
-        require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
-            format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
-        })?;
+        address("server.listen", &self.server.listen)?;
+        if !self.wyoming.listen.is_empty() {
+            address("wyoming.listen", &self.wyoming.listen)?;
+        }
+        address("esp32.listen", &self.esp32.listen)?;
+        device("wyoming.device", &self.wyoming.device)?;
+        device("esp32.device", &self.esp32.device)?;
+        positive("wyoming.max_length", self.wyoming.max_length.get())?;
+        positive("wyoming.idle_timeout", self.wyoming.idle_timeout.get())?;
         require(self.server.max_connections >= 8, "server.max_connections", || {
             "must be at least 8".into()
         })?;
@@ -27,6 +34,16 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        for proxy in &self.server.trusted_proxies {
+            require(network(proxy).is_some(), "server.trusted_proxies", || {
+                format!("`{proxy}` is neither an address nor a network such as 10.0.0.0/8")
+            })?;
+        }
+        for origin in &self.server.cors_origins {
+            require(is_origin(origin), "server.cors_origins", || {
+                format!("`{origin}` is not an origin such as https://dash.example.com")
+            })?;
+        }
         positive("auth.token_lifetime", self.auth.token_lifetime.get())?;
         positive("auth.login_window", self.auth.login_window.get())?;
         require(self.auth.login_attempts >= 1, "auth.login_attempts", || {
@@ -117,6 +134,32 @@ impl Config {
     }
 }
 
+fn address(key: &str, listen: &str) -> Result<()> {
+    require(listen.parse::<SocketAddr>().is_ok(), key, || {
+        format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
+    })
+}
+
+fn device(key: &str, name: &str) -> Result<()> {
+    require(name.chars().any(|c| c.is_ascii_alphanumeric()), key, || {
+        format!("`{name}` holds no letter or digit")
+    })
+}
+
+/// The network that `text` names: `10.0.0.0/8`, or one address.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Whether a browser can call `text` the origin of a page: no path, and no `*`,
+/// since every page would act for whoever is logged in.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+    })
+}
+
 fn positive(key: &str, value: Duration) -> Result<()> {
     require(!value.is_zero(), key, || "must be longer than zero".into())
 }
@@ -140,6 +183,31 @@ mod tests {
         config.server.listen = "somewhere".into();
         let message = config.validate().unwrap_err().to_string();
         assert!(message.starts_with("server.listen: `somewhere`"), "{message}");
+
+        for (proxy, good) in
+            [("10.0.0.0/8", true), ("127.0.0.1", true), ("fd00::/8", true), ("10.0.0", false)]
+        {
+            let mut config = Config::default();
+            config.server.trusted_proxies = vec![proxy.into()];
+            assert_eq!(config.validate().is_ok(), good, "{proxy}");
+        }
+        for (origin, good) in [
+            ("https://dash.example.com", true),
+            ("http://[fd00::1]:5173", true),
+            ("*", false),
+            ("https://", false),
+            ("https://dash.example.com/", false),
+        ] {
+            let mut config = Config::default();
+            config.server.cors_origins = vec![origin.into()];
+            assert_eq!(config.validate().is_ok(), good, "{origin}");
+        }
+
+        let mut config = Config::default();
+        config.wyoming.listen = "10300".into();
+        assert!(config.validate().unwrap_err().to_string().starts_with("wyoming.listen: `10300`"));
+        config.wyoming.listen = String::new();
+        config.validate().unwrap();
 
         let mut config = Config::default();
         config.transcribe.window_max = super::super::Interval::from_secs(40);

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::ids::UserId;
 use crate::domain::user::User;
 use crate::ingest::Ingest;
+use crate::jobs::Wake;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -25,6 +26,8 @@ pub struct Api {
     pub ingest: Arc<Ingest>,
     /// Recordings on disk.
     pub recordings: Recordings,
+    /// Tells the workers of new jobs.
+    pub wake: Wake,
     /// Logins.
     pub auth: Auth,
     /// The time.

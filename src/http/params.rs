@@ -53,6 +53,17 @@ impl Params {
         Ok(usize::try_from(value).unwrap_or(default))
     }
 
+    /// A time in seconds, if it was given.
+    ///
+    /// # Errors
+    /// 422 when it is not one, or negative.
+    pub fn seconds(&self, name: &str) -> Result<Option<f64>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(_) => self.number(name, 0.0, 0.0..=1e9, "float_parsing", "number").map(Some),
+        }
+    }
+
     /// A number within `range`, or `default` when it was not given.
     ///
     /// # Errors
@@ -64,6 +75,23 @@ impl Params {
         range: RangeInclusive<f32>,
     ) -> Result<f32, ApiError> {
         self.number(name, default, range, "float_parsing", "number")
+    }
+
+    /// Yes or no, and no when it was not given.
+    ///
+    /// # Errors
+    /// 422 when it is neither.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(false) };
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+            "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+            _ => {
+                let msg = "Input should be a valid boolean, unable to interpret input";
+                let problem = Problem::new("bool_parsing", "query", name, msg, Some(text));
+                Err(ApiError::validation(vec![problem]))
+            }
+        }
     }
 
     fn number<T: FromStr + PartialOrd + Display + Copy>(
@@ -127,6 +155,14 @@ mod tests {
         for bad in ["-0.1", "1.1", "NaN", "inf", "high"] {
             assert!(score(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn flags_are_yes_or_no() {
+        let flag = |text| params(&[("f", text)]).flag("f").ok();
+        assert_eq!((flag("true"), flag("ON"), flag("0")), (Some(true), Some(true), Some(false)));
+        assert_eq!((flag(""), flag("2")), (None, None));
+        assert_eq!(params(&[]).flag("f").ok(), Some(false));
     }
 
     #[test]

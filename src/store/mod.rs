@@ -17,7 +17,7 @@ use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 
 pub mod sqlite;
@@ -30,6 +30,8 @@ impl<T: Users + Conversations + Versions + Jobs + Memories> Store for T {}
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserUpdate {
+    /// New e-mail address.
+    pub email: Option<String>,
     /// New password hash; also ends all tokens.
     pub password_hash: Option<String>,
     /// New name to show.
@@ -38,6 +40,8 @@ pub struct UserUpdate {
     pub is_active: Option<bool>,
     /// May manage everything.
     pub is_superuser: Option<bool>,
+    /// Address confirmed.
+    pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
 }
@@ -51,9 +55,20 @@ pub trait Users: Send + Sync {
     async fn user(&self, id: &UserId) -> Result<Option<User>>;
     /// The user of that e-mail address, in any case.
     async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    /// The user of that id, unless the token of that hash has been ended.
+    async fn bearer(&self, id: &UserId, token: &str) -> Result<Option<User>>;
+    /// Ends the token of that hash, which expires at `until`.
+    async fn end_token(
+        &self,
+        id: &UserId,
+        token: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<()>;
     /// Everybody, oldest first.
     async fn users(&self) -> Result<Vec<User>>;
-    /// Changes a user and returns the result. `NotFound` without one.
+    /// Changes a user and returns the result. `NotFound` without one, `Conflict`
+    /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
     /// Removes a user who owns nothing but devices. `Conflict` while
     /// conversations or memories remain, `NotFound` without one.
@@ -149,6 +164,8 @@ pub trait Conversations: Send + Sync {
 pub trait Versions: Send + Sync {
     /// What goes with each of those conversations.
     async fn details(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, Details>>;
+    /// The text of each of those conversations.
+    async fn transcripts(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, String>>;
     /// The transcripts of a conversation, oldest first.
     async fn transcript_versions(&self, id: &ConversationId) -> Result<Vec<TranscriptVersion>>;
     /// The sets of memories of a conversation, oldest first.
@@ -157,7 +174,7 @@ pub trait Versions: Send + Sync {
     async fn version_windows(&self, id: &ConversationId, version: u32) -> Result<Vec<Window>>;
     /// Begins a new transcript of a closed conversation: the windows of the
     /// active one again, each with its job. `Conflict` while one is being made.
-    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<u32>;
+    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<Begun>;
     /// Shows that transcript. `Conflict` while it is being made.
     async fn activate_transcript(&self, id: &ConversationId, version: u32) -> Result<()>;
     /// Begins a new set of memories from that transcript, or the active one.
@@ -167,7 +184,7 @@ pub trait Versions: Send + Sync {
         id: &ConversationId,
         transcript: Option<u32>,
         at: Timestamp,
-    ) -> Result<u32>;
+    ) -> Result<Begun>;
     /// Shows that set of memories in place of the active one, and undoes what
     /// the latter did to memories of other conversations. `Conflict` for one
     /// that is not complete.
@@ -221,6 +238,9 @@ pub trait Jobs: Send + Sync {
     async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>>;
     /// Puts a dead job back with its attempts at zero. `NotFound` without one.
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
+    /// The jobs of a conversation and of its windows, as far as they are kept,
+    /// oldest first.
+    async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>>;
     /// Dead jobs, newest first.
     async fn dead_jobs(&self, limit: usize) -> Result<Vec<Job>>;
 }

@@ -1,5 +1,6 @@
 //! A daemon in a temporary directory on a free port, ended with the test.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,8 @@ pub const ADMIN_PASSWORD: &str = "correct horse battery";
 pub struct Daemon {
     child: Child,
     pub url: String,
+    /// Other sources by name, as `127.0.0.1:PORT`.
+    pub sources: HashMap<String, String>,
     dir: TempDir,
     env: Vec<(String, String)>,
 }
@@ -58,6 +61,8 @@ impl Daemon {
             ("AUTH__BCRYPT_COST", "4"),
             ("LOG__LEVEL", "friend_lite=debug"),
             ("STT__LANGUAGE", "en"),
+            ("WYOMING__LISTEN", "127.0.0.1:0"),
+            ("ESP32__LISTEN", "127.0.0.1:0"),
         ]
         .iter()
         .chain(keys)
@@ -66,8 +71,8 @@ impl Daemon {
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
         env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (child, url) = launch(dir.path(), &env);
-        Self { child, url, dir, env }
+        let (child, url, sources) = launch(dir.path(), &env);
+        Self { child, url, sources, dir, env }
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -118,7 +123,7 @@ impl Daemon {
 
     /// Starts the daemon again on its state.
     pub fn restart(&mut self) {
-        (self.child, self.url) = launch(self.dir.path(), &self.env);
+        (self.child, self.url, self.sources) = launch(self.dir.path(), &self.env);
     }
 
     /// Starts the daemon on its state and ends it so soon that it may not be up.
@@ -181,13 +186,19 @@ impl Drop for Daemon {
     }
 }
 
-fn launch(dir: &Path, env: &[(String, String)]) -> (Child, String) {
+type Launched = (Child, String, HashMap<String, String>);
+
+fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
     let mut child = spawn(dir, env);
     let stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut sources = HashMap::new();
     for line in stdout.lines() {
         let line = line.unwrap();
+        if let Some((source, address)) = line.split_once(" on tcp://") {
+            sources.insert(source.to_owned(), address.to_owned());
+        }
         if let Some(url) = line.strip_prefix("listening on ") {
-            return (child, url.to_owned());
+            return (child, url.to_owned(), sources);
         }
     }
     let _ = child.wait();
