@@ -34,7 +34,7 @@ use crate::pipeline::finish::Finish;
 use crate::pipeline::reconcile::{LiveConversations, Sweep, Swept};
 use crate::pipeline::remember::Remember;
 use crate::pipeline::transcribe::Transcribe;
-use crate::recording::Recordings;
+use crate::recording::{Format, Recordings};
 use crate::store::sqlite::testing::{self, Fixture};
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::store::{Conversations, Jobs, Memories, Store};
@@ -61,6 +61,10 @@ impl SpeechToText for NumberReader {
 
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn languages(&self) -> &[&str] {
+        &[]
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
@@ -347,12 +351,17 @@ impl World {
         let start = Timestamp::from_millis(1_753_190_000_000);
         // A recording that lost its row, with a torn end and a header from before.
         let client = ClientId::for_device(&testing::user("anna").id, Some("phone"), 1);
-        let name = Recordings::file_name(start, &client, &ConversationId::generate());
+        let id = ConversationId::generate();
+        let name = Recordings::file_name(start, &client, &id, Format::Wav);
         let mut file = vec![0; HEADER];
         file.extend(VOICE.second(1, 0).iter().flat_map(|sample| sample.to_le_bytes()));
         file.push(0x55);
         std::fs::create_dir(dir.path().join("audio")).unwrap();
         std::fs::write(dir.path().join("audio").join(name), file).unwrap();
+        // And a crop that nobody has.
+        let crop = dir.path().join("audio").join(Recordings::cropped_name(&id));
+        let crop = std::fs::File::create(crop).unwrap();
+        crop.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
         Self { dir, clock: Clock::simulated(start) }
     }
 
@@ -461,6 +470,7 @@ fn places() -> BTreeSet<String> {
                     ("before", &["before"][..]),
                     ("after", &["after"]),
                     ("around", &["before", "after"]),
+                    ("around_io", &["before", "after"]),
                 ] {
                     for part in text.split(&format!("planned::{call}(\"")).skip(1) {
                         let operation = part.split('"').next().unwrap_or_default();

@@ -9,6 +9,7 @@ pub mod decode;
 pub(crate) mod numbered;
 #[cfg(test)]
 mod numbered_tests;
+pub mod ogg;
 pub mod opus;
 pub mod pcm;
 pub mod reading;

@@ -37,6 +37,21 @@ pub fn around<T>(operation: &'static str, work: impl FnOnce() -> Result<T>) -> R
     Ok(done)
 }
 
+/// [`around`] for what gives the system's own errors.
+///
+/// # Errors
+/// As [`around`].
+#[inline]
+pub fn around_io<T>(
+    operation: &'static str,
+    work: impl FnOnce() -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    before(operation).map_err(std::io::Error::other)?;
+    let done = work()?;
+    after(operation).map_err(std::io::Error::other)?;
+    Ok(done)
+}
+
 #[cfg(not(test))]
 #[inline(always)]
 fn reach(_side: &str, _operation: &str) -> Result<()> {
