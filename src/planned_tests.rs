@@ -31,6 +31,7 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::{Generate, LanguageModel};
 use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
+use crate::pipeline::learn::Learner;
 use crate::pipeline::reconcile::{LiveConversations, Sweep, Swept};
 use crate::pipeline::remember::Remember;
 use crate::pipeline::transcribe::Transcribe;
@@ -179,6 +180,7 @@ impl Process {
             clock.clone(),
         );
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
+        let learner = Learner::new(store.clone(), index, Arc::new(OneFact), Arc::new(OneFact));
         let handlers: [Arc<dyn Handler>; 4] = [
             Arc::new(Transcribe::new(
                 store.clone(),
@@ -194,13 +196,7 @@ impl Process {
                 clock.clone(),
             )),
             Arc::new(Finish::new(store.clone(), config.memory.clone(), true, clock.clone())),
-            Arc::new(Remember::new(
-                store.clone(),
-                index,
-                Arc::new(OneFact),
-                Arc::new(OneFact),
-                clock.clone(),
-            )),
+            Arc::new(Remember::new(store.clone(), learner, clock.clone())),
         ];
         let retry =
             Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
