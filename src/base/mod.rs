@@ -5,6 +5,7 @@ pub mod clock;
 pub mod error;
 pub mod metrics;
 pub mod paced;
+pub mod planned;
 pub mod system;
 pub mod telemetry;
 pub mod tls;
