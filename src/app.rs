@@ -271,6 +271,7 @@ fn start_workers(
         index,
         engines.embedder.clone(),
         engines.llm.clone(),
+        config.memory.deadline.get(),
         clock.clone(),
     );
     let retry =
@@ -400,6 +401,7 @@ fn settings(
         model,
         threads,
         nice: config.engines.nice,
+        start_timeout: config.engines.start_timeout.get(),
         idle_timeout: config.engines.idle_timeout.get(),
         deadline: deadline.get(),
     })

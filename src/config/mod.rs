@@ -268,6 +268,9 @@ section!(
         enabled: bool = true,
         /// Transcripts shorter than this many characters are not looked at.
         min_characters: usize = 10,
+        /// Time one conversation may take up the language model with comparing what
+        /// is new with what is known; the rest is then kept as it is.
+        deadline: Interval = Interval::from_secs(300),
     }
 );
 
@@ -278,6 +281,8 @@ section!(
         dir: String = String::new(),
         /// Threads of one inference. 0: the cores less one.
         threads: usize = 0,
+        /// Time an engine has to load its model; it is tried again after that.
+        start_timeout: Interval = Interval::from_secs(60),
         /// An engine idle for this long is ended, which gives its memory back.
         idle_timeout: Interval = Interval::from_secs(120),
         /// Niceness of the engines (0 to 19): recording goes first.

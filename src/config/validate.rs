@@ -120,6 +120,8 @@ impl Config {
             ("llm.deadline", self.llm.deadline),
             ("embed.deadline", self.embed.deadline),
             ("engines.idle_timeout", self.engines.idle_timeout),
+            ("engines.start_timeout", self.engines.start_timeout),
+            ("memory.deadline", self.memory.deadline),
             ("jobs.sweep_interval", self.jobs.sweep_interval),
         ] {
             positive(key, deadline.get())?;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -35,22 +36,27 @@ pub struct Remember {
     index: Arc<dyn Index>,
     embedder: Arc<dyn Embedder>,
     llm: Arc<dyn LanguageModel>,
+    deadline: Duration,
     clock: Clock,
 }
 
 impl Remember {
-    /// With the models to ask and the places to look.
+    /// With the models to ask and the places to look. `deadline`: the time from
+    /// the start of a conversation's step in which facts are compared by asking
+    /// the language model; what is left then is added as it is.
     pub fn new(
         store: Arc<dyn Store>,
         index: Arc<dyn Index>,
         embedder: Arc<dyn Embedder>,
         llm: Arc<dyn LanguageModel>,
+        deadline: Duration,
         clock: Clock,
     ) -> Self {
-        Self { store, index, embedder, llm, clock }
+        Self { store, index, embedder, llm, deadline, clock }
     }
 
-    /// What to do about one fact, given what is known.
+    /// What to do about one fact, given what is known. The model is asked until
+    /// the clock stands at `until`.
     async fn decide(
         &self,
         known: &Known,
@@ -58,6 +64,7 @@ impl Remember {
         vector: Vec<f32>,
         taken: &[MemoryChange],
         lane: Lane,
+        until: Duration,
     ) -> Result<Option<MemoryChange>> {
         let said_already = taken.iter().any(|change| match change {
             MemoryChange::Add { vector: other, .. }
@@ -83,7 +90,7 @@ impl Remember {
             .map(|(memory, _)| memory)
             .take(CANDIDATES)
             .collect();
-        if related.is_empty() {
+        if related.is_empty() || self.clock.monotonic() >= until {
             return Ok(Some(MemoryChange::Add { text: fact, vector }));
         }
         let texts: Vec<&str> = related.iter().map(|memory| memory.text.as_str()).collect();
@@ -169,6 +176,7 @@ impl Handler for Remember {
     }
 
     async fn handle(&self, job: &Job) -> Result<()> {
+        let until = self.clock.monotonic() + self.deadline;
         let gone = || Error::new(Kind::NotFound, "the conversation to remember is gone");
         let Payload::Conversation(id) = &job.payload else { return Err(gone()) };
         let conversation = self.store.conversation(id).await?.ok_or_else(gone)?;
@@ -188,7 +196,7 @@ impl Handler for Remember {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }
             for (fact, vector) in facts.into_iter().zip(vectors) {
-                changes.extend(self.decide(&known, fact, vector, &changes, job.lane).await?);
+                changes.extend(self.decide(&known, fact, vector, &changes, job.lane, until).await?);
             }
         }
         let learned = Learned {
@@ -247,6 +255,74 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::domain::ids::UserId;
+    use crate::index::sqlite_vec::SqliteVecIndex;
+    use crate::llm::Generate;
+    use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, unit};
+
+    /// Takes four minutes to find that a fact is known, whatever it is.
+    struct Slow(Clock);
+
+    #[async_trait]
+    impl LanguageModel for Slow {
+        fn name(&self) -> String {
+            "slow".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        async fn generate(&self, _: Generate) -> Result<String> {
+            self.0.advance(Duration::from_secs(240));
+            Ok(r#"{"event":"NONE","memory":0}"#.into())
+        }
+    }
+
+    struct Unasked;
+
+    #[async_trait]
+    impl Embedder for Unasked {
+        fn name(&self) -> String {
+            "unasked".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            false
+        }
+
+        async fn embed(&self, _: &[String]) -> Result<Vec<Vec<f32>>> {
+            Err(Error::new(Kind::Unavailable, "not asked here"))
+        }
+    }
+
+    #[tokio::test]
+    async fn after_its_deadline_the_model_is_asked_no_more_and_no_fact_is_dropped() {
+        let fixture = Fixture::new();
+        let user = fixture.user("ann").await;
+        fixture.remember(&user, &[add("Ann has a dog.", 0)]).await;
+        let conversation = fixture.get(&fixture.opened(&user).await).await;
+        let known = Known::besides(&fixture.store, conversation).await.unwrap();
+        let clock = Clock::simulated(at(0));
+        let until = clock.monotonic() + crate::config::Memory::default().deadline.get();
+        let remember = Remember::new(
+            Arc::new(fixture.store.clone()),
+            Arc::new(SqliteVecIndex::new(&fixture.store)),
+            Arc::new(Unasked),
+            Arc::new(Slow(clock.clone())),
+            Duration::from_secs(300),
+            clock,
+        );
+        let mut added = Vec::new();
+        for fact in 1..=4 {
+            // Related to what is known, and not the same.
+            let mut vector = vec![0.0; WIDTH];
+            (vector[0], vector[fact]) = (0.7, 0.7);
+            let text = format!("Fact {fact}.");
+            let decided = remember.decide(&known, text, unit(vector), &[], Lane::Backlog, until);
+            added.push(matches!(decided.await.unwrap(), Some(MemoryChange::Add { .. })));
+        }
+        assert_eq!(added, [false, false, true, true], "asked at 0 and 4 minutes of 5");
+    }
 
     fn memory(id: &str) -> Memory {
         Memory {
