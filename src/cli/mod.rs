@@ -139,7 +139,7 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .worker_threads(1)
         // Each costs memory for as long as it is used: two hundred recordings that
         // sync at once wait in line instead.
-        .max_blocking_threads(64)
+        .max_blocking_threads(32)
         .thread_name("friend-lite")
         .enable_all()
         .build()

@@ -9,6 +9,7 @@ use super::extract::extract;
 use super::prompts;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
+use crate::base::planned;
 use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::job::Lane;
 use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent};
@@ -68,12 +69,16 @@ impl Learner {
         lane: Lane,
     ) -> Result<Learned> {
         let until = self.clock.monotonic() + self.deadline;
+        planned::before("asking for the facts")?;
         let facts = extract(self.llm.as_ref(), lines, lane).await?;
+        planned::after("asking for the facts")?;
         let summary = summary(&facts);
         let mut changes = Vec::new();
         if !facts.is_empty() {
             let known = Known::besides(self.store.as_ref(), user, conversation).await?;
+            planned::before("embedding the facts")?;
             let vectors = self.embedder.embed(&facts).await?;
+            planned::after("embedding the facts")?;
             if let Some(width) = vectors.first().map(Vec::len) {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }
