@@ -5,4 +5,5 @@ pub mod ids;
 pub mod job;
 pub mod memory;
 pub mod transcript;
+pub mod upload;
 pub mod user;

@@ -15,9 +15,11 @@ use crate::domain::ids::{ClientId, ConversationId};
 use crate::supervisor::blocking;
 
 mod recorder;
+mod spool;
 mod wav_file;
 
 pub use recorder::Recorder;
+pub use spool::{Incoming, Spool, Spooled};
 use wav_file::{HEADER, WavFile, data_samples};
 
 /// The most samples one read gives: a minute.
