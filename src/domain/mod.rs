@@ -7,3 +7,4 @@ pub mod memory;
 pub mod transcript;
 pub mod upload;
 pub mod user;
+pub mod version;

@@ -6,3 +6,4 @@ mod memories;
 mod model;
 mod opening;
 mod users;
+mod versions;
