@@ -28,6 +28,7 @@ use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
 use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
+use crate::pipeline::import::Import;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{LiveConversations, Sweep};
 use crate::pipeline::remember::Remember;
@@ -95,6 +96,7 @@ impl App {
             listener.local_addr().context(Kind::Internal, "the listener has no address")?;
 
         // No earlier process holds anything any more.
+        sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
 
@@ -153,6 +155,7 @@ impl App {
         }
 
         let api = Arc::new(Api {
+            speech: engines.stt.clone(),
             recall: Recall::new(store.clone(), index, engines.embedder.clone()),
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
             store: store.clone(),
@@ -202,7 +205,7 @@ impl App {
 
 #[allow(clippy::too_many_arguments)]
 fn start_workers(
-    config: &Config,
+    config: &Arc<Config>,
     supervisor: &Supervisor,
     store: &Arc<dyn Store>,
     engines: &Engines,
@@ -218,6 +221,8 @@ fn start_workers(
         &config.cropping,
         clock.clone(),
     );
+    let import =
+        Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
@@ -230,7 +235,8 @@ fn start_workers(
     );
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 5] = [
+        ("import", Arc::new(import)),
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
@@ -244,6 +250,16 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
+}
+
+/// Removes what uploads that never arrived whole have left.
+async fn sweep_spool(store: &dyn Store, recordings: &Recordings) -> Result<()> {
+    let needed = store.spooled_uploads().await?.into_iter().collect();
+    let swept = recordings.spool().sweep(needed).await?;
+    if swept > 0 {
+        tracing::info!(swept, "removed unfinished uploads");
+    }
+    Ok(())
 }
 
 /// What the sweep sees of ingest.

@@ -13,6 +13,7 @@ use crate::ingest::Ingest;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
+use crate::stt::SpeechToText;
 use crate::supervisor::Supervisor;
 
 /// The state of the router.
@@ -25,6 +26,8 @@ pub struct Api {
     pub ingest: Arc<Ingest>,
     /// Recordings on disk.
     pub recordings: Recordings,
+    /// The speech engine.
+    pub speech: Arc<dyn SpeechToText>,
     /// Logins.
     pub auth: Auth,
     /// The time.

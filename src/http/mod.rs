@@ -5,6 +5,7 @@ pub mod auth;
 mod docs_page;
 pub mod error;
 pub mod health;
+pub mod multipart;
 mod openapi;
 pub mod params;
 mod request_id;

@@ -115,14 +115,7 @@ impl Clients {
         if clients.values().filter(|client| client.user_id == *user).count() >= limit {
             return Err(super::too_many(limit));
         }
-        let mut copy = 1;
-        let id = loop {
-            let id = ClientId::for_device(user, device, copy);
-            if !clients.contains_key(&id) {
-                break id;
-            }
-            copy += 1;
-        };
+        let id = free_id(&clients, user, device);
         let (commands, receiver) = mpsc::channel(1);
         let client = Arc::new(Client {
             id: id.clone(),
@@ -138,6 +131,11 @@ impl Clients {
         Ok((client, receiver))
     }
 
+    /// The id that `device` of `user` would get now.
+    pub(super) fn free_id(&self, user: &UserId, device: Option<&str>) -> ClientId {
+        free_id(&self.lock(), user, device)
+    }
+
     /// Takes a device out.
     pub(super) fn remove(&self, id: &ClientId) {
         self.lock().remove(id);
@@ -145,6 +143,22 @@ impl Clients {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Client>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An id for `device` of `user` that nobody connected has.
+fn free_id(
+    clients: &HashMap<ClientId, Arc<Client>>,
+    user: &UserId,
+    device: Option<&str>,
+) -> ClientId {
+    let mut copy = 1;
+    loop {
+        let id = ClientId::for_device(user, device, copy);
+        if !clients.contains_key(&id) {
+            return id;
+        }
+        copy += 1;
     }
 }
 

@@ -24,6 +24,7 @@ mod frame;
 mod open;
 pub mod session;
 mod stream;
+pub mod upload;
 pub mod ws;
 
 use clients::Clients;

@@ -30,6 +30,7 @@ const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
 #[derive(Clone, Debug)]
 pub struct Recordings {
     dir: Arc<Path>,
+    spool: Spool,
     sync_interval: Duration,
     clock: Clock,
 }
@@ -70,12 +71,18 @@ impl Recordings {
         };
         DirBuilder::new().mode(0o700).recursive(true).create(&dir).map_err(failed)?;
         std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed)?;
-        Ok(Self { dir: dir.into(), sync_interval, clock })
+        let spool = Spool::open(state_dir)?;
+        Ok(Self { dir: dir.into(), spool, sync_interval, clock })
     }
 
     /// The directory itself, to measure its disk.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Uploaded files on their way here.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     /// The file name of a conversation's recording.
@@ -215,6 +222,19 @@ impl Recordings {
         })
         .await?;
         Ok((tokio::fs::File::from_std(file), len))
+    }
+
+    /// Removes a recording that is to begin anew; none is no error.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn discard(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        blocking(move || match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("cannot remove", &path, e)),
+            _ => Ok(()),
+        })
+        .await
     }
 
     /// The path of a recording. A name that could lead elsewhere is none.

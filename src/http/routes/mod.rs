@@ -5,9 +5,11 @@ mod clients;
 mod conversations;
 mod login;
 mod memories;
+mod openai;
 mod range;
 mod stream;
 mod system;
+mod uploads;
 mod users;
 
 use std::sync::Arc;
@@ -33,6 +35,8 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         conversations::routes(),
         memories::routes(),
         audio::routes(),
+        uploads::routes(),
+        openai::routes(),
     ]
 }
 

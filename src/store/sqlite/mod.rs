@@ -14,6 +14,7 @@ mod queue;
 mod readers;
 mod rows;
 mod shelf;
+mod uploads;
 mod users;
 pub(crate) mod vectors;
 mod versions;

@@ -21,8 +21,9 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::base::clock::Clock;
-use crate::base::error::Result;
+use crate::base::error::{Error, Kind, Result};
 use crate::config::{Config, Interval};
+use crate::domain::transcript::Transcript;
 use crate::domain::user::User;
 use crate::embed::Embedder;
 use crate::http::api::Api;
@@ -36,6 +37,7 @@ use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::store::sqlite::testing::{Fixture, at, vector};
+use crate::stt::{Speech, SpeechToText};
 use crate::supervisor::Supervisor;
 
 const PASSWORD: &str = "correct horse battery";
@@ -63,6 +65,24 @@ impl Embedder for FirstAxis {
 
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         Ok(texts.iter().map(|_| vector(0)).collect())
+    }
+}
+
+/// An engine whose model is not there.
+struct Deaf;
+
+#[async_trait]
+impl SpeechToText for Deaf {
+    fn name(&self) -> String {
+        "whisper/ggml-test.bin".into()
+    }
+
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    async fn transcribe(&self, _: Speech) -> Result<Transcript> {
+        Err(Error::new(Kind::Unavailable, "no model"))
     }
 }
 
@@ -95,6 +115,7 @@ impl World {
             supervisor.clone(),
         );
         let api = Arc::new(Api {
+            speech: Arc::new(Deaf),
             recall: Recall::new(store.clone(), index, Arc::new(FirstAxis)),
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
             store,
