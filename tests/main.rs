@@ -10,3 +10,4 @@ mod isolation;
 mod layers;
 mod memory;
 mod quality;
+mod uploads;

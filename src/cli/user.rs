@@ -10,7 +10,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::config::Config;
 use crate::domain::user::User;
 use crate::http::auth::password::{self, Passwords};
-use crate::http::auth::{add_user, normal_email};
+use crate::http::auth::{NewUser, add_user, normal_email};
 use crate::store::{Store, UserUpdate};
 use crate::supervisor;
 
@@ -112,7 +112,8 @@ impl People<'_> {
         chosen: Chosen,
     ) -> Result<String> {
         let hash = self.passwords.hash(&chosen.text).await?;
-        let user = add_user(self.store, self.clock, email, hash, name, admin).await?;
+        let new = NewUser { is_superuser: admin, ..NewUser::new(email, hash, name) };
+        let user = add_user(self.store, self.clock, None, new).await?;
         Ok(chosen.told_after(format!("added {} ({})", user.email, user.id)))
     }
 

@@ -13,11 +13,12 @@ use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
+use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
-use crate::store::{Conversations, Jobs, Memories, UserUpdate, Users, Versions};
+use crate::store::{Conversations, Jobs, Memories, Uploads, UserUpdate, Users, Versions};
 
 /// A conversation as the store was told of it.
 #[derive(Clone, Debug)]
@@ -71,6 +72,12 @@ impl Users for FakeStore {
         unreachable!()
     }
     async fn user_by_email(&self, _: &str) -> Result<Option<User>> {
+        unreachable!()
+    }
+    async fn bearer(&self, _: &UserId, _: &str) -> Result<Option<User>> {
+        unreachable!()
+    }
+    async fn end_token(&self, _: &UserId, _: &str, _: Timestamp, _: Timestamp) -> Result<()> {
         unreachable!()
     }
     async fn users(&self) -> Result<Vec<User>> {
@@ -310,6 +317,35 @@ impl Memories for FakeStore {
         _: usize,
         _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Uploads for FakeStore {
+    async fn add_uploads(&self, _: &UploadJob, _: &[Conversation], _: bool) -> Result<UploadJob> {
+        unreachable!()
+    }
+    async fn upload_job(&self, _: &str) -> Result<Option<UploadJob>> {
+        unreachable!()
+    }
+    async fn upload_jobs(&self, _: Option<&UserId>, _: usize) -> Result<Vec<UploadJob>> {
+        unreachable!()
+    }
+    async fn begin_upload(&self, _: &ConversationId, _: Timestamp) -> Result<Option<Upload>> {
+        unreachable!()
+    }
+    async fn complete_upload(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: u64,
+        _: Option<&str>,
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn spooled_uploads(&self) -> Result<Vec<String>> {
         unreachable!()
     }
 }

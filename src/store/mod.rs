@@ -31,6 +31,8 @@ impl<T: Users + Conversations + Versions + Jobs + Memories + Uploads> Store for 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserUpdate {
+    /// New e-mail address.
+    pub email: Option<String>,
     /// New password hash; also ends all tokens.
     pub password_hash: Option<String>,
     /// New name to show.
@@ -39,6 +41,8 @@ pub struct UserUpdate {
     pub is_active: Option<bool>,
     /// May manage everything.
     pub is_superuser: Option<bool>,
+    /// Address confirmed.
+    pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
 }
@@ -52,9 +56,20 @@ pub trait Users: Send + Sync {
     async fn user(&self, id: &UserId) -> Result<Option<User>>;
     /// The user of that e-mail address, in any case.
     async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    /// The user of that id, unless the token of that hash has been ended.
+    async fn bearer(&self, id: &UserId, token: &str) -> Result<Option<User>>;
+    /// Ends the token of that hash, which expires at `until`.
+    async fn end_token(
+        &self,
+        id: &UserId,
+        token: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<()>;
     /// Everybody, oldest first.
     async fn users(&self) -> Result<Vec<User>>;
-    /// Changes a user and returns the result. `NotFound` without one.
+    /// Changes a user and returns the result. `NotFound` without one, `Conflict`
+    /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
     /// Removes a user who owns nothing but devices. `Conflict` while
     /// conversations or memories remain, `NotFound` without one.
