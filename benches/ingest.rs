@@ -17,7 +17,7 @@ use friend_lite::base::clock::{Clock, Timestamp};
 use friend_lite::config;
 use friend_lite::domain::conversation::{Conversation, Progress};
 use friend_lite::domain::ids::{ClientId, ConversationId, UserId};
-use friend_lite::recording::Recordings;
+use friend_lite::recording::{Format, Recordings};
 
 /// A minute of something loud and soft by turns: a swept buzz.
 fn minute() -> Vec<i16> {
@@ -119,7 +119,7 @@ fn conversation() -> Conversation {
     let client_id = ClientId::from_text("439011-bench");
     let started_at = Timestamp::from_millis(0);
     Conversation {
-        audio_path: Recordings::file_name(started_at, &client_id, &id),
+        audio_path: Recordings::file_name(started_at, &client_id, &id, Format::Wav),
         id,
         user_id: UserId::from_text("507f1f77bcf86cd799439011"),
         client_id,

@@ -89,8 +89,12 @@ impl Parts<'_> {
         for _ in 0..MAX_PARTS {
             let timeout = self.limits.timeout.get();
             let next = tokio::time::timeout(timeout, self.multipart.next_field()).await;
-            let Some(mut field) = next.map_err(silent)?.map_err(malformed)? else {
-                return Ok(form);
+            let mut field = match next.map_err(silent)? {
+                Ok(Some(field)) => field,
+                Ok(None) => return Ok(form),
+                // A form without any part has no body at all.
+                Err(_) if self.bytes == 0 && form.fields.is_empty() => return Ok(form),
+                Err(error) => return Err(malformed(error)),
             };
             // What the struct lends out is counted apart.
             let mut arriving = Arriving { limits: self.limits, bytes: &mut self.bytes };

@@ -16,7 +16,7 @@ use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{Conversations, Jobs, Memories, Uploads, UserUpdate, Users, Versions};
 
@@ -34,6 +34,7 @@ pub(super) struct FakeStore(Arc<Mutex<State>>);
 pub(super) struct State {
     pub(super) rows: Vec<Row>,
     pub(super) devices: Vec<Device>,
+    pub(super) users: Vec<User>,
     /// How many of the next calls fail, and how.
     pub(super) failures: Vec<Kind>,
 }
@@ -71,8 +72,9 @@ impl Users for FakeStore {
     async fn user(&self, _: &UserId) -> Result<Option<User>> {
         unreachable!()
     }
-    async fn user_by_email(&self, _: &str) -> Result<Option<User>> {
-        unreachable!()
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        self.may_fail()?;
+        Ok(self.state().users.iter().find(|user| user.email == email).cloned())
     }
     async fn bearer(&self, _: &UserId, _: &str) -> Result<Option<User>> {
         unreachable!()
@@ -193,6 +195,9 @@ impl Versions for FakeStore {
     async fn details(&self, _: &[ConversationId]) -> Result<HashMap<ConversationId, Details>> {
         unreachable!()
     }
+    async fn transcripts(&self, _: &[ConversationId]) -> Result<HashMap<ConversationId, String>> {
+        unreachable!()
+    }
     async fn transcript_versions(&self, _: &ConversationId) -> Result<Vec<TranscriptVersion>> {
         unreachable!()
     }
@@ -202,7 +207,7 @@ impl Versions for FakeStore {
     async fn version_windows(&self, _: &ConversationId, _: u32) -> Result<Vec<Window>> {
         unreachable!()
     }
-    async fn reprocess_transcript(&self, _: &ConversationId, _: Timestamp) -> Result<u32> {
+    async fn reprocess_transcript(&self, _: &ConversationId, _: Timestamp) -> Result<Begun> {
         unreachable!()
     }
     async fn activate_transcript(&self, _: &ConversationId, _: u32) -> Result<()> {
@@ -213,7 +218,7 @@ impl Versions for FakeStore {
         _: &ConversationId,
         _: Option<u32>,
         _: Timestamp,
-    ) -> Result<u32> {
+    ) -> Result<Begun> {
         unreachable!()
     }
     async fn activate_memory(&self, _: &ConversationId, _: u32, _: Timestamp) -> Result<()> {
@@ -254,6 +259,9 @@ impl Jobs for FakeStore {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn conversation_jobs(&self, _: &ConversationId) -> Result<Vec<Job>> {
         unreachable!()
     }
     async fn dead_jobs(&self, _: usize) -> Result<Vec<Job>> {

@@ -10,7 +10,7 @@ use crate::base::error::{Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
-use crate::recording::{Recorder, Recordings};
+use crate::recording::{Format, Recorder, Recordings};
 
 /// Pauses between attempts at the store: about six seconds in all, which a
 /// device's send buffer bridges.
@@ -55,7 +55,7 @@ impl Open {
         let age = i64::try_from(age).unwrap_or(0) * 1_000 / i64::from(SAMPLE_RATE);
         let started_at = Timestamp::from_millis(ingest.clock.now().millis() - age);
         let conversation = Conversation {
-            audio_path: Recordings::file_name(started_at, client.id(), &id),
+            audio_path: Recordings::file_name(started_at, client.id(), &id, Format::Wav),
             id: id.clone(),
             user_id: client.user_id().clone(),
             client_id: client.id().clone(),

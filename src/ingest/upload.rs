@@ -11,7 +11,7 @@ use crate::domain::conversation::{Conversation, Progress, SAMPLE_RATE};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::{Device, User};
-use crate::recording::{Recordings, Spooled};
+use crate::recording::{Format, Recordings, Spooled};
 use crate::supervisor::blocking;
 
 /// A file that was offered.
@@ -153,7 +153,7 @@ impl Ingest {
 
     fn conversation(&self, user: &User, client: &ClientId) -> Conversation {
         let (id, now) = (ConversationId::generate(), self.clock.now());
-        let audio_path = Recordings::file_name(now, client, &id);
+        let audio_path = Recordings::file_name(now, client, &id, Format::Wav);
         Conversation {
             id,
             user_id: user.id.clone(),

@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::failed;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result, io_kind};
 use crate::supervisor::blocking;
 
 /// Bytes that gather before they are written.
@@ -235,6 +234,10 @@ fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::new(io_kind(&error), format!("{doing} {}", path.display())).with_source(error)
 }
 
 fn given_up() -> Error {

@@ -3,6 +3,7 @@
 mod audio;
 mod clients;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod openai;
@@ -40,6 +41,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         clients::routes(),
         conversations::routes(),
         memories::routes(),
+        debug::routes(),
         audio::routes(),
         uploads::routes(),
         openai::routes(),

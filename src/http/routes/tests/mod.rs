@@ -2,11 +2,13 @@
 
 mod audio;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod sockets;
 mod system;
 mod users;
+mod versions;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -78,6 +80,10 @@ impl SpeechToText for Deaf {
         "whisper/ggml-test.bin".into()
     }
 
+    fn languages(&self) -> &[&str] {
+        &["en"]
+    }
+
     fn is_ready(&self) -> bool {
         false
     }
@@ -122,6 +128,7 @@ impl World {
             store,
             ingest,
             recordings,
+            wake: Wake::default(),
             clock: clock.clone(),
             config,
             supervisor,
