@@ -10,5 +10,7 @@ mod harness;
 mod isolation;
 mod layers;
 mod memory;
+mod odd_input;
 mod quality;
 mod uploads;
+mod wearable;

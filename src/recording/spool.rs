@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(spooled.sha256, whole.iter().map(|b| format!("{b:02x}")).collect::<String>());
         let name = spooled.name().to_owned();
         spooled.keep();
-        assert_eq!(names(&spool), [name.clone()]);
+        assert_eq!(names(&spool), std::slice::from_ref(&name));
         assert_eq!(spool.sweep(HashSet::from([name.clone()])).await.unwrap(), 0);
         assert_eq!(spool.sweep(HashSet::new()).await.unwrap(), 1);
         spool.remove(&name).await.unwrap();

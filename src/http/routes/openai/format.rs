@@ -236,8 +236,7 @@ mod tests {
 
     #[test]
     fn subtitles_keep_to_their_grammar() {
-        let said =
-            [segment(0.0, 1.5, "One & two"), segment(3_723.0004, 3_724.9999, "a --> b\n\nc")];
+        let said = [segment(0.0, 1.5, "One & two"), segment(3723.0004, 3724.9999, "a --> b\n\nc")];
         assert_eq!(
             srt(&said),
             "1\n00:00:00,000 --> 00:00:01,500\nOne & two\n\n\

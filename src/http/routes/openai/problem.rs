@@ -30,7 +30,7 @@ pub(super) struct Problem {
     status: StatusCode,
     body: Body,
     /// What the log is to say.
-    cause: Option<ApiError>,
+    cause: Option<Box<ApiError>>,
 }
 
 const INVALID: &str = "invalid_request_error";
@@ -102,7 +102,7 @@ impl From<Error> for Problem {
             _ if status.is_client_error() => Self::new(status, INVALID, message),
             _ => Self::new(status, "server_error", message),
         };
-        problem.cause = Some(cause);
+        problem.cause = Some(Box::new(cause));
         problem
     }
 }
