@@ -23,6 +23,8 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
+    /// TLS of that server.
+    pub tls: Tls,
     /// Wyoming over TCP.
     pub wyoming: Wyoming,
     /// ESP32 boards.
@@ -55,6 +57,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Uploaded files.
     pub uploads: Uploads,
+    /// Being found on the local network.
+    pub discovery: Discovery,
 }
 
 macro_rules! section {
@@ -142,6 +146,17 @@ section!(
         user: String = String::new(),
         /// Device name of the board; one at a second address gets `-2`.
         device: String = "havpe".into(),
+    }
+);
+
+section!(
+    /// TLS of that server.
+    Tls {
+        /// Certificate chain, a PEM file, read again when it changes. Empty:
+        /// plain HTTP.
+        certificate: String = String::new(),
+        /// Its private key, a PEM file.
+        key: String = String::new(),
     }
 );
 
@@ -326,6 +341,18 @@ section!(
         timeout: Interval = Interval::from_secs(60),
         /// How long a request that waits for its transcripts waits.
         wait: Interval = Interval::from_secs(600),
+    }
+);
+
+section!(
+    /// Being found on the local network.
+    Discovery {
+        /// Announce the daemon by mDNS, unless it listens on loopback only.
+        enabled: bool = true,
+        /// Name to announce. Empty: "Friend-Lite" and the machine's name.
+        name: String = String::new(),
+        /// Network interfaces to announce on. Empty: all but loopback.
+        interfaces: Vec<String> = Vec::new(),
     }
 );
 

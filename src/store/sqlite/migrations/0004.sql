@@ -1,30 +1,20 @@
--- Uploaded files, and the requests they came in.
-create table upload_jobs (
+-- Talks with the assistant about one's own memories.
+
+create table chats (
     id         text primary key,
     user_id    text not null references users (id) on delete cascade,
-    client_id  text not null,
-    created_at integer not null
+    title      text not null,
+    created_at integer not null,
+    updated_at integer not null
 ) strict;
-create index upload_jobs_by_user on upload_jobs (user_id, created_at);
-create index upload_jobs_by_time on upload_jobs (created_at);
+create index chats_by_user on chats (user_id, updated_at);
 
-create table uploads (
-    job_id          text not null references upload_jobs (id) on delete cascade,
-    seq             integer not null,
-    filename        text not null,
-    bytes           integer not null,
-    sha256          text not null, -- empty where it did not arrive whole
-    spooled         text,          -- its name below uploads/, until it is recorded
-    state           text not null,
-    conversation_id text references conversations (id) on delete cascade,
-    duplicate       integer not null,
-    seconds         real,
-    note            text,
-    error           text,
-    started_at      integer,
-    ended_at        integer,
-    primary key (job_id, seq)
-) strict, without rowid;
-create index uploads_by_conversation on uploads (conversation_id) where conversation_id is not null;
-create index uploads_by_content on uploads (sha256);
-create index uploads_waiting on uploads (state) where state = 'waiting';
+create table chat_messages (
+    id       integer primary key,
+    chat_id  text not null references chats (id) on delete cascade,
+    role     text not null,
+    content  text not null,
+    memories text not null default '[]', -- JSON: ids of the memories that were shown to the model
+    at       integer not null
+) strict;
+create index chat_messages_by_chat on chat_messages (chat_id, id);
