@@ -55,6 +55,8 @@ pub struct Config {
     pub models: Models,
     /// The job queue.
     pub jobs: Jobs,
+    /// Uploaded files.
+    pub uploads: Uploads,
     /// Being found on the local network.
     pub discovery: Discovery,
 }
@@ -327,6 +329,23 @@ section!(
         retry_pause: Interval = Interval::from_secs(5),
         /// How often lost work is looked for.
         sweep_interval: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// Uploaded files.
+    Uploads {
+        /// The largest file, in MiB.
+        max_file_mib: u64 = 1024,
+        /// The largest request, all of its files together, in MiB.
+        max_request_mib: u64 = 4096,
+        /// A recording longer than this is skipped. The original skipped what is
+        /// longer than `20m`.
+        max_length: Interval = Interval::from_secs(24 * 3600),
+        /// A client that sends nothing for this long is given up.
+        timeout: Interval = Interval::from_secs(60),
+        /// How long a request that waits for its transcripts waits.
+        wait: Interval = Interval::from_secs(600),
     }
 );
 
