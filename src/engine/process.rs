@@ -17,8 +17,6 @@ use crate::base::metrics;
 use crate::supervisor::Supervisor;
 use crate::wyoming::Connection;
 
-/// Time an engine has to load its model: minutes from a slow card.
-const START_DEADLINE: Duration = Duration::from_secs(180);
 /// Time it has to end by itself when its input is closed, or to be seen dead.
 const END_GRACE: Duration = Duration::from_secs(2);
 /// Time the last lines of a dead engine have to arrive.
@@ -43,6 +41,8 @@ pub struct Spec {
     pub model: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Time it has to load its model.
+    pub start_timeout: Duration,
     /// It is ended after this long without a request.
     pub idle_timeout: Duration,
 }
@@ -208,7 +208,7 @@ impl Engine {
         self.supervisor.once(stderr.clone().follow(self.name().to_owned(), errors));
         let link = Connection::new(self.name(), tokio::io::join(stdout, stdin));
         let mut running = Running { link, child, stderr, calls: 0 };
-        match tokio::time::timeout(START_DEADLINE, running.link.describe()).await {
+        match tokio::time::timeout(self.spec.start_timeout, running.link.describe()).await {
             Ok(Ok(_)) => {
                 tracing::debug!(engine = self.name(), "engine started");
                 Ok(running)

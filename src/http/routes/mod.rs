@@ -8,12 +8,14 @@ mod debug;
 mod login;
 mod memories;
 mod metrics;
+mod openai;
 mod processor;
 mod queue;
 mod range;
 mod speakers;
 mod stream;
 mod system;
+mod uploads;
 mod users;
 
 use std::sync::Arc;
@@ -51,6 +53,8 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         processor::routes(),
         speakers::routes(),
         metrics::routes(),
+        uploads::routes(),
+        openai::routes(),
     ]
 }
 

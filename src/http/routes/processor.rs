@@ -229,6 +229,7 @@ async fn status(
         ("memory", JobKind::Remember),
         ("cropping", JobKind::Crop),
         ("finish", JobKind::Finish),
+        ("upload", JobKind::Import),
     ];
     let waiting =
         |(name, kind): (&str, JobKind)| (name.to_owned(), count(Some(kind), JobState::Ready));

@@ -135,11 +135,12 @@ fn queue_of(kind: JobKind) -> &'static str {
         JobKind::Remember => "memory",
         JobKind::Crop => "audio",
         JobKind::Finish => "default",
+        JobKind::Import => "upload",
     }
 }
 
-const KINDS: [JobKind; 4] =
-    [JobKind::Transcribe, JobKind::Finish, JobKind::Remember, JobKind::Crop];
+const KINDS: [JobKind; 5] =
+    [JobKind::Import, JobKind::Transcribe, JobKind::Finish, JobKind::Remember, JobKind::Crop];
 
 /// Jobs, newest first.
 #[derive(Serialize, ToSchema)]
@@ -168,7 +169,7 @@ fn visible(user: &User) -> Option<UserId> {
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000),
         ("offset" = Option<usize>, Query, minimum = 0, maximum = 1_000_000_000),
         ("queue_name" = Option<String>, Query,
-            description = "`transcription`, `memory`, `audio` or `default`"),
+            description = "`transcription`, `memory`, `audio`, `upload` or `default`"),
     ),
     responses(
         (status = 200, description = "The jobs", body = JobPage),
