@@ -13,4 +13,5 @@ mod memory;
 mod odd_input;
 mod quality;
 mod service;
+mod uploads;
 mod wearable;
