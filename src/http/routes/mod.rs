@@ -11,6 +11,7 @@ mod range;
 mod stream;
 mod system;
 mod users;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         debug::routes(),
         chat::routes(),
         audio::routes(),
+        webhook::routes(),
     ]
 }
 
