@@ -13,8 +13,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::audio::segmenter::Segmenter;
+use crate::audio::vad::FRAME;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
+use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{CloseReason, Conversation, Progress, SAMPLE_RATE, Span};
 use crate::domain::ids::ConversationId;
@@ -24,6 +26,8 @@ use crate::store::Store;
 
 /// Samples read at a time: a minute, so that hours of audio take little memory.
 const PIECE: u64 = 60 * SAMPLE_RATE as u64;
+/// What the detector hears again before it goes on: more than it looks back on.
+const LEAD: u64 = 300 * FRAME as u64;
 
 /// Tells which conversations have a live source. The sweep leaves those alone.
 pub trait LiveConversations: Send + Sync {
@@ -107,7 +111,9 @@ impl Sweep {
             }
         }
         self.remove_orphans().await?;
+        planned::before("queueing lost work")?;
         swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
+        planned::after("queueing lost work")?;
         if swept != Swept::default() {
             self.wake.wake();
         }
@@ -156,7 +162,9 @@ impl Sweep {
                 error: None,
                 title: None,
             };
+            planned::before("adopting a recording")?;
             self.store.open_conversation(&conversation).await?;
+            planned::after("adopting a recording")?;
             adopted += 1;
         }
         Ok(adopted)
@@ -175,6 +183,10 @@ impl Sweep {
             known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
         let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
         let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
+        if from > 0 && from <= samples {
+            let lead = Span { start: from - from.min(LEAD), end: from };
+            segmenter.hear_before(&self.recordings.read(name, &[lead]).await?);
+        }
         let mut tail = Vec::new();
         let mut at = from;
         while at < samples {
@@ -185,8 +197,10 @@ impl Sweep {
         }
         tail.extend(segmenter.finish());
         let now = self.clock.now();
+        planned::before("closing what was left open")?;
         self.store
             .close_conversation(&conversation.id, samples, &tail, CloseReason::Sweep, now)
-            .await
+            .await?;
+        planned::after("closing what was left open")
     }
 }
