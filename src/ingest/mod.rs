@@ -27,6 +27,7 @@ mod open;
 pub mod session;
 mod stream;
 mod tcp;
+pub mod upload;
 pub mod webhook;
 pub mod ws;
 pub mod wyoming;

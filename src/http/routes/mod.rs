@@ -7,9 +7,11 @@ mod conversations;
 mod debug;
 mod login;
 mod memories;
+mod openai;
 mod range;
 mod stream;
 mod system;
+mod uploads;
 mod users;
 mod webhook;
 
@@ -45,6 +47,8 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         chat::routes(),
         audio::routes(),
         webhook::routes(),
+        uploads::routes(),
+        openai::routes(),
     ]
 }
 

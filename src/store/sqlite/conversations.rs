@@ -18,37 +18,7 @@ use crate::store::Conversations;
 impl Conversations for SqliteStore {
     async fn open_conversation(&self, conversation: &Conversation) -> Result<()> {
         let new = conversation.clone();
-        self.write(move |tx| {
-            rows::run(
-                tx,
-                "insert into conversations (id, user_id, client_id, audio_path, started_at,
-                     ended_at, close_reason, samples, transcription, memory, error, title)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-                params![
-                    new.id.as_str(),
-                    new.user_id.as_str(),
-                    new.client_id.as_str(),
-                    new.audio_path,
-                    new.started_at.millis(),
-                    new.ended_at.map(Timestamp::millis),
-                    new.close_reason.map(CloseReason::as_str),
-                    rows::signed(new.samples),
-                    new.transcription.as_str(),
-                    new.memory.as_str(),
-                    new.error,
-                    new.title,
-                ],
-            )?;
-            rows::run(
-                tx,
-                "insert into transcript_versions (conversation_id, version, active, state,
-                                                  created_at)
-                 values (?1, 1, 1, ?2, ?3)",
-                params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(move |tx| insert_conversation(tx, &new)).await
     }
 
     async fn add_window(
@@ -148,7 +118,11 @@ impl Conversations for SqliteStore {
         self.read(|db| {
             rows::all(
                 db,
-                "select * from conversations where ended_at is null order by started_at",
+                "select * from conversations c
+                 where ended_at is null and not exists (
+                     select 1 from uploads u
+                     where u.conversation_id = c.id and u.spooled is not null)
+                 order by started_at",
                 [],
                 rows::conversation,
             )
@@ -256,6 +230,38 @@ pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
     Ok(())
 }
 
+/// Adds the row of `new`, with the version its transcript will be.
+pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result<()> {
+    rows::run(
+        tx,
+        "insert into conversations (id, user_id, client_id, audio_path, started_at,
+             ended_at, close_reason, samples, transcription, memory, error, title)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            new.id.as_str(),
+            new.user_id.as_str(),
+            new.client_id.as_str(),
+            new.audio_path,
+            new.started_at.millis(),
+            new.ended_at.map(Timestamp::millis),
+            new.close_reason.map(CloseReason::as_str),
+            rows::signed(new.samples),
+            new.transcription.as_str(),
+            new.memory.as_str(),
+            new.error,
+            new.title,
+        ],
+    )?;
+    rows::run(
+        tx,
+        "insert into transcript_versions (conversation_id, version, active, state,
+                                          created_at)
+         values (?1, 1, 1, ?2, ?3)",
+        params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
+    )?;
+    Ok(())
+}
+
 fn insert_window(
     tx: &Connection,
     id: &ConversationId,
@@ -309,6 +315,13 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
         [],
         |row| row.get::<_, WindowId>(0),
     )?;
+    let unrecorded = conversations_without(
+        tx,
+        "select conversation_id from uploads u
+         where state = 'waiting' and conversation_id is not null and not exists (
+             select 1 from jobs j where j.conversation_id = u.conversation_id
+             and j.kind = 'import' and j.state in ('ready', 'leased'))",
+    )?;
     let unsettled = conversations_without(
         tx,
         "select id from conversations c
@@ -334,10 +347,11 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
          order by started_at",
     )?;
     let windows = windows.into_iter().map(|id| job(JobKind::Transcribe, Payload::Window(id)));
+    let import = unrecorded.into_iter().map(|id| job(JobKind::Import, Payload::Conversation(id)));
     let finish = unsettled.into_iter().map(|id| job(JobKind::Finish, Payload::Conversation(id)));
     let remember =
         unremembered.into_iter().map(|id| job(JobKind::Remember, Payload::Conversation(id)));
-    Ok(windows.chain(finish).chain(remember).collect())
+    Ok(import.chain(windows).chain(finish).chain(remember).collect())
 }
 
 fn conversations_without(tx: &Connection, sql: &str) -> Result<Vec<ConversationId>> {

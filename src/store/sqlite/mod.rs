@@ -15,6 +15,7 @@ mod queue;
 mod readers;
 mod rows;
 mod shelf;
+mod uploads;
 mod users;
 pub(crate) mod vectors;
 mod versions;
