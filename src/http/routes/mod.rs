@@ -17,6 +17,7 @@ mod stream;
 mod system;
 mod uploads;
 mod users;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         processor::routes(),
         speakers::routes(),
         metrics::routes(),
+        webhook::routes(),
         uploads::routes(),
         openai::routes(),
     ]

@@ -299,6 +299,7 @@ const PUBLIC: &[&str] = &[
     "/health",
     "/openapi.json",
     "/readiness",
+    "/webhook/audio_bytes",
 ];
 
 #[tokio::test]
