@@ -23,12 +23,14 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
-    /// TLS of that server.
+    /// TLS of the HTTP and WebSocket server.
     pub tls: Tls,
     /// Wyoming over TCP.
     pub wyoming: Wyoming,
     /// ESP32 boards.
     pub esp32: Esp32,
+    /// Audio that apps post.
+    pub webhook: Webhook,
     /// Logging.
     pub log: Log,
     /// Logins and tokens.
@@ -150,7 +152,17 @@ section!(
 );
 
 section!(
-    /// TLS of that server.
+    /// Audio that an app posts to `/webhook/audio_bytes`, as Omi's does.
+    Webhook {
+        /// E-mail address of the user for whom it is recorded. Empty: switched off.
+        user: String = String::new(),
+        /// Device name of what is recorded.
+        device: String = "omi".into(),
+    }
+);
+
+section!(
+    /// TLS of the HTTP and WebSocket server.
     Tls {
         /// Certificate chain, a PEM file, read again when it changes. Empty:
         /// plain HTTP.

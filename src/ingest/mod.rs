@@ -28,6 +28,7 @@ pub mod session;
 mod stream;
 mod tcp;
 pub mod upload;
+pub mod webhook;
 pub mod ws;
 pub mod wyoming;
 
