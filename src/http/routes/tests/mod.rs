@@ -164,7 +164,14 @@ impl World {
         );
         let (llm, embedder) = (Arc::new(Parrot::default()), Arc::new(FirstAxis));
         let recall = Recall::new(store.clone(), index.clone(), embedder.clone());
-        let learner = Learner::new(store.clone(), index, embedder, llm.clone());
+        let learner = Learner::new(
+            store.clone(),
+            index,
+            embedder,
+            llm.clone(),
+            config.memory.deadline.get(),
+            clock.clone(),
+        );
         let api = Arc::new(Api {
             speech: Arc::new(Deaf),
             assistant: Assistant::new(
