@@ -8,10 +8,12 @@ mod interval;
 pub mod load;
 mod secret;
 mod validate;
+mod when;
 
 pub use interval::Interval;
 pub use secret::Secret;
 pub(crate) use validate::network;
+pub use when::When;
 
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +243,10 @@ section!(
         /// A pause this long ends a window with any speech in it, so that text
         /// appears while people are quiet.
         flush_after: Interval = Interval::from_secs(6),
+        /// When to transcribe: `always`, `idle` (while nothing is recorded), or
+        /// between two local times, as in `22:00-06:00`. What somebody waits for
+        /// is done at any time.
+        when: When = When::Always,
     }
 );
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
+use crate::jobs::load::Load;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -45,6 +46,7 @@ pub struct Ingest {
     supervisor: Supervisor,
     clients: Clients,
     open: Mutex<HashSet<ConversationId>>,
+    load: Load,
 }
 
 impl Ingest {
@@ -58,7 +60,17 @@ impl Ingest {
         supervisor: Supervisor,
     ) -> Arc<Self> {
         let (clients, open) = (Clients::default(), Mutex::default());
-        Arc::new(Self { store, recordings, wake, clock, config, supervisor, clients, open })
+        Arc::new(Self {
+            store,
+            recordings,
+            wake,
+            clock,
+            config,
+            supervisor,
+            clients,
+            open,
+            load: Load::default(),
+        })
     }
 
     /// Who is connected or expected back.
@@ -70,6 +82,16 @@ impl Ingest {
     /// sweep leaves it alone then.
     pub fn is_open(&self, id: &ConversationId) -> bool {
         self.open_ids().contains(id)
+    }
+
+    /// Whether anything is being recorded.
+    pub fn any_open(&self) -> bool {
+        !self.open_ids().is_empty()
+    }
+
+    /// How transcription keeps up: whoever knows notes it here.
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Begins a session for `device` of `user`, or goes on with the one that the
