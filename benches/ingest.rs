@@ -118,20 +118,9 @@ fn conversation() -> Conversation {
     let id = ConversationId::generate();
     let client_id = ClientId::from_text("439011-bench");
     let started_at = Timestamp::from_millis(0);
-    Conversation {
-        audio_path: Recordings::file_name(started_at, &client_id, &id),
-        id,
-        user_id: UserId::from_text("507f1f77bcf86cd799439011"),
-        client_id,
-        started_at,
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    }
+    let name = Recordings::file_name(started_at, &client_id, &id);
+    let user = UserId::from_text("507f1f77bcf86cd799439011");
+    Conversation::begin(id, user, client_id, name, started_at)
 }
 
 criterion_group!(benches, pcm, speech, recording);

@@ -10,7 +10,6 @@ use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
-use crate::domain::ids::ConversationId;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -26,9 +25,10 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::recall::Recall;
-use crate::pipeline::reconcile::{LiveConversations, Sweep};
+use crate::pipeline::reconcile::Sweep;
 use crate::pipeline::remember::Remember;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
@@ -107,11 +107,10 @@ impl App {
             supervisor.clone(),
         );
         let engines = engines(&config, &supervisor)?;
-        let live = Arc::new(LiveIngest(ingest.clone()));
         let sweep = Arc::new(Sweep::new(
             store.clone(),
             recordings.clone(),
-            live,
+            ingest.clone(),
             config.transcribe.clone(),
             wake.clone(),
             clock.clone(),
@@ -154,6 +153,12 @@ impl App {
         let api = Arc::new(Api {
             recall: Recall::new(store.clone(), index, engines.embedder.clone()),
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store: store.clone(),
             ingest,
             recordings,
@@ -233,15 +238,6 @@ fn start_workers(
             let worker = worker.clone();
             async move { worker.run(stop).await }
         });
-    }
-}
-
-/// What the sweep sees of ingest.
-struct LiveIngest(Arc<Ingest>);
-
-impl LiveConversations for LiveIngest {
-    fn is_live(&self, id: &ConversationId) -> bool {
-        self.0.is_open(id)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::ids::UserId;
 use crate::domain::user::User;
 use crate::ingest::Ingest;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -19,6 +20,8 @@ use crate::supervisor::Supervisor;
 pub struct Api {
     /// Users, conversations, memories.
     pub store: Arc<dyn Store>,
+    /// Deletes conversations, users and audio with their files.
+    pub deletion: Deletion,
     /// Search over memories.
     pub recall: Recall,
     /// The devices that are connected, and audio from them.

@@ -13,7 +13,9 @@ use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease, NewJob};
 use crate::domain::memory::{Memory, MemoryChange, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
-use crate::store::{Conversations, Jobs, Memories, UserUpdate, Users};
+use crate::store::{
+    Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users,
+};
 
 /// A conversation as the store was told of it.
 #[derive(Clone, Debug)]
@@ -75,9 +77,6 @@ impl Users for FakeStore {
     async fn update_user(&self, _: &UserId, _: UserUpdate) -> Result<User> {
         unreachable!()
     }
-    async fn remove_user(&self, _: &UserId) -> Result<()> {
-        unreachable!()
-    }
     async fn see_device(&self, device: &Device) -> Result<()> {
         self.may_fail()?;
         self.state().devices.push(device.clone());
@@ -104,6 +103,9 @@ impl Conversations for FakeStore {
         let row = Row { conversation: conversation.clone(), windows: Vec::new() };
         self.state().rows.push(row);
         Ok(())
+    }
+    async fn adopt_conversation(&self, _: &Conversation) -> Result<bool> {
+        unreachable!()
     }
     async fn add_window(
         &self,
@@ -250,6 +252,43 @@ impl Memories for FakeStore {
         _: usize,
         _: &[(MemoryId, Vec<f32>)],
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Deletions for FakeStore {
+    async fn delete_conversation(
+        &self,
+        _: &ConversationId,
+        _: bool,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_user(
+        &self,
+        _: &UserId,
+        _: UserData,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_memories(&self, _: &UserId, _: Option<&UserId>, _: Timestamp) -> Result<u64> {
+        unreachable!()
+    }
+    async fn delete_audio(&self, _: &ConversationId, _: Timestamp) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
+        unreachable!()
+    }
+    async fn deletions(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn strike_deletions(&self, _: &[String]) -> Result<()> {
         unreachable!()
     }
 }

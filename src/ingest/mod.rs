@@ -7,12 +7,15 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
+use crate::pipeline::reconcile::LiveConversations;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -26,7 +29,7 @@ pub mod session;
 mod stream;
 pub mod ws;
 
-use clients::Clients;
+use clients::{ClientView, Clients};
 use session::Session;
 
 /// What sessions share.
@@ -96,6 +99,21 @@ impl Ingest {
 
     fn open_ids(&self) -> std::sync::MutexGuard<'_, HashSet<ConversationId>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl LiveConversations for Ingest {
+    fn is_live(&self, id: &ConversationId) -> bool {
+        self.is_open(id)
+    }
+
+    async fn close(&self, id: &ConversationId) {
+        let records = |client: &ClientView| client.conversation.as_ref().map(|c| &c.id) == Some(id);
+        if let Some(client) = self.clients.list(None).into_iter().find(records) {
+            // One that has none any more has closed it.
+            let _ = self.clients.close_conversation(&client.client_id).await;
+        }
     }
 }
 

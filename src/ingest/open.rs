@@ -7,7 +7,7 @@ use super::Ingest;
 use super::clients::{Client, CurrentConversation};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
 use crate::recording::{Recorder, Recordings};
@@ -54,20 +54,13 @@ impl Open {
         let id = ConversationId::generate();
         let age = i64::try_from(age).unwrap_or(0) * 1_000 / i64::from(SAMPLE_RATE);
         let started_at = Timestamp::from_millis(ingest.clock.now().millis() - age);
-        let conversation = Conversation {
-            audio_path: Recordings::file_name(started_at, client.id(), &id),
-            id: id.clone(),
-            user_id: client.user_id().clone(),
-            client_id: client.id().clone(),
+        let conversation = Conversation::begin(
+            id.clone(),
+            client.user_id().clone(),
+            client.id().clone(),
+            Recordings::file_name(started_at, client.id(), &id),
             started_at,
-            ended_at: None,
-            close_reason: None,
-            samples: 0,
-            transcription: Progress::Pending,
-            memory: Progress::Pending,
-            error: None,
-            title: None,
-        };
+        );
         ingest.open_ids().insert(id.clone());
         let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
         open_row(ingest, &conversation).await?;

@@ -6,6 +6,7 @@
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember
 //! ```
 
+pub mod deletion;
 pub mod extract;
 pub mod finish;
 pub mod grounding;

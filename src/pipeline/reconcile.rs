@@ -1,6 +1,8 @@
 //! The sweep: puts right what a crash, a power cut or a lost job left behind.
-//! Runs at start and every few minutes. It deletes nothing.
+//! Runs at start and every few minutes. It deletes nothing but the files of
+//! what somebody deleted.
 //!
+//! - Those files go, if they were left when that was done.
 //! - A recording with no row gets one, under the user whose device its name says.
 //! - A conversation left open by a source that is gone is repaired, cut into
 //!   windows from where the store's knowledge ends, and closed.
@@ -9,13 +11,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::deletion::Deletion;
 use crate::audio::segmenter::Segmenter;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
 use crate::config;
-use crate::domain::conversation::{CloseReason, Conversation, Progress, SAMPLE_RATE, Span};
+use crate::domain::conversation::{CloseReason, Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::ConversationId;
 use crate::jobs::Wake;
 use crate::recording::{Found, Recordings};
@@ -25,9 +29,14 @@ use crate::store::Store;
 const PIECE: u64 = 60 * SAMPLE_RATE as u64;
 
 /// Tells which conversations have a live source. The sweep leaves those alone.
+#[async_trait]
 pub trait LiveConversations: Send + Sync {
     /// Whether that conversation is being recorded or closed right now.
     fn is_live(&self, id: &ConversationId) -> bool;
+
+    /// Asks the source of a live conversation to close it, and waits until it
+    /// has.
+    async fn close(&self, id: &ConversationId);
 }
 
 /// What one sweep did.
@@ -46,6 +55,7 @@ pub struct Sweep {
     store: Arc<dyn Store>,
     recordings: Recordings,
     live: Arc<dyn LiveConversations>,
+    deletion: Deletion,
     transcribe: config::Transcribe,
     wake: Wake,
     clock: Clock,
@@ -61,7 +71,9 @@ impl Sweep {
         wake: Wake,
         clock: Clock,
     ) -> Self {
-        Self { store, recordings, live, transcribe, wake, clock }
+        let deletion =
+            Deletion::new(store.clone(), recordings.clone(), live.clone(), clock.clone());
+        Self { store, recordings, live, deletion, transcribe, wake, clock }
     }
 
     /// Sweeps every `interval` until `stop`, at once to begin with.
@@ -92,6 +104,7 @@ impl Sweep {
     /// # Errors
     /// When the store cannot be reached.
     pub async fn once(&self) -> Result<Swept> {
+        self.deletion.remove_left().await?;
         let mut swept = Swept { adopted: self.adopt().await?, ..Swept::default() };
         for conversation in self.store.open_conversations().await? {
             if self.live.is_live(&conversation.id) {
@@ -128,22 +141,16 @@ impl Sweep {
                 tracing::warn!(recording = name, "belongs to no known device; left where it is");
                 continue;
             };
-            let conversation = Conversation {
-                id: origin.conversation_id,
-                user_id: device.user_id,
-                client_id: origin.client_id,
-                audio_path: name,
-                started_at: origin.started_at,
-                ended_at: None,
-                close_reason: None,
-                samples: 0,
-                transcription: Progress::Pending,
-                memory: Progress::Pending,
-                error: None,
-                title: None,
-            };
-            self.store.open_conversation(&conversation).await?;
-            adopted += 1;
+            let conversation = Conversation::begin(
+                origin.conversation_id,
+                device.user_id,
+                origin.client_id,
+                name,
+                origin.started_at,
+            );
+            if self.store.adopt_conversation(&conversation).await? {
+                adopted += 1;
+            }
         }
         Ok(adopted)
     }

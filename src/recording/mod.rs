@@ -42,6 +42,15 @@ pub struct Found {
     pub modified: Timestamp,
 }
 
+/// What [`Recordings::remove`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are gone for good, those that were gone before included.
+    pub names: Vec<String>,
+    /// Bytes that came free.
+    pub bytes: u64,
+}
+
 /// What the name of a recording tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -214,6 +223,34 @@ impl Recordings {
         Ok((tokio::fs::File::from_std(file), len))
     }
 
+    /// Deletes recordings. One that cannot be deleted does not keep the others,
+    /// and is not among the names that are returned.
+    ///
+    /// # Errors
+    /// `Storage` when it is not certain that the disk has let go of them.
+    pub async fn remove(&self, names: &[String]) -> Result<Removed> {
+        let paths: Vec<_> = names.iter().map(|name| (name.clone(), self.path(name))).collect();
+        let dir = self.dir.clone();
+        blocking(move || {
+            let mut removed = Removed::default();
+            for (name, path) in paths {
+                match path.and_then(|path| remove(&path)) {
+                    Ok(bytes) => {
+                        removed.bytes += bytes;
+                        removed.names.push(name);
+                    }
+                    Err(error) => {
+                        tracing::error!("{name} is still there: {}", error.report());
+                    }
+                }
+            }
+            let synced = File::open(&dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| failed("cannot sync", &dir, e))?;
+            Ok(removed)
+        })
+        .await
+    }
+
     /// The path of a recording. A name that could lead elsewhere is none.
     fn path(&self, name: &str) -> Result<PathBuf> {
         let plain = !name.starts_with('.')
@@ -226,6 +263,19 @@ impl Recordings {
             Err(Error::new(Kind::NotFound, "no such recording"))
         }
     }
+}
+
+/// Deletes a file; the bytes it had, none when it was gone already.
+fn remove(path: &Path) -> Result<u64> {
+    let gone = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => Ok(0),
+        _ => Err(failed("cannot delete", path, error)),
+    };
+    let bytes = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) => return gone(error),
+    };
+    std::fs::remove_file(path).map_or_else(gone, |()| Ok(bytes))
 }
 
 /// An error of the file system that names what was being done to which file.

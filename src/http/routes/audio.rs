@@ -42,6 +42,12 @@ pub(super) async fn file(
         .await?
         .filter(|conversation| may_see(&user, &conversation.user_id))
         .ok_or_else(ApiError::not_found)?;
+    if !conversation.has_audio() {
+        return Err(ApiError::error(
+            StatusCode::GONE,
+            "This recording was deleted; its transcript is kept",
+        ));
+    }
     let name = &conversation.audio_path;
     let (file, size) = match api.recordings.audio_file(name).await {
         Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{complete, enqueue, finish_if_settled};
-use super::{SqliteStore, rows, sql_limit};
+use super::{SqliteStore, deletions, rows, sql_limit};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
@@ -18,27 +18,24 @@ impl Conversations for SqliteStore {
     async fn open_conversation(&self, conversation: &Conversation) -> Result<()> {
         let new = conversation.clone();
         self.write(move |tx| {
-            rows::run(
-                tx,
-                "insert into conversations (id, user_id, client_id, audio_path, started_at,
-                     ended_at, close_reason, samples, transcription, memory, error, title)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-                params![
-                    new.id.as_str(),
-                    new.user_id.as_str(),
-                    new.client_id.as_str(),
-                    new.audio_path,
-                    new.started_at.millis(),
-                    new.ended_at.map(Timestamp::millis),
-                    new.close_reason.map(CloseReason::as_str),
-                    rows::signed(new.samples),
-                    new.transcription.as_str(),
-                    new.memory.as_str(),
-                    new.error,
-                    new.title,
-                ],
-            )?;
-            Ok(())
+            let sql = "select is_active from users where id = ?1";
+            let user = [new.user_id.as_str()];
+            if rows::first(tx, sql, user, |row| row.get(0))? == Some(false) {
+                let message = "this user may not log in any more, so nothing is recorded";
+                return Err(Error::new(Kind::Forbidden, message));
+            }
+            insert(tx, &new)
+        })
+        .await
+    }
+
+    async fn adopt_conversation(&self, conversation: &Conversation) -> Result<bool> {
+        let new = conversation.clone();
+        self.write(move |tx| {
+            if deletions::is_noted(tx, &new.audio_path)? {
+                return Ok(false);
+            }
+            insert(tx, &new).map(|()| true)
         })
         .await
     }
@@ -59,7 +56,7 @@ impl Conversations for SqliteStore {
                 params![id.as_str(), rows::signed(samples)],
             )?;
             if known == 0 {
-                return Err(no_conversation());
+                return Err(none());
             }
             insert_window(tx, &id, &window, lane, at)
         })
@@ -86,7 +83,7 @@ impl Conversations for SqliteStore {
             if closed == 0 {
                 return match one(tx, &id)? {
                     Some(_) => Ok(()),
-                    None => Err(no_conversation()),
+                    None => Err(none()),
                 };
             }
             let lane = lane_of_close(tx, &id, reason)?;
@@ -240,6 +237,33 @@ pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
     Ok(())
 }
 
+fn insert(tx: &Connection, new: &Conversation) -> Result<()> {
+    rows::run(
+        tx,
+        "insert into conversations (id, user_id, client_id, audio_path, started_at, ended_at,
+             close_reason, samples, transcription, memory, error, title, audio_deleted_at,
+             time_estimated)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            new.id.as_str(),
+            new.user_id.as_str(),
+            new.client_id.as_str(),
+            new.audio_path,
+            new.started_at.millis(),
+            new.ended_at.map(Timestamp::millis),
+            new.close_reason.map(CloseReason::as_str),
+            rows::signed(new.samples),
+            new.transcription.as_str(),
+            new.memory.as_str(),
+            new.error,
+            new.title,
+            new.audio_deleted_at.map(Timestamp::millis),
+            new.time_estimated,
+        ],
+    )?;
+    Ok(())
+}
+
 fn insert_window(
     tx: &Connection,
     id: &ConversationId,
@@ -322,6 +346,6 @@ fn conversations_without(tx: &Connection, sql: &str) -> Result<Vec<ConversationI
     rows::all(tx, sql, [], |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)))
 }
 
-fn no_conversation() -> Error {
+pub(super) fn none() -> Error {
     Error::new(Kind::NotFound, "there is no such conversation")
 }

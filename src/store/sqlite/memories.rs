@@ -270,8 +270,7 @@ impl Row {
     }
 
     fn delete(&self, tx: &Connection, id: &MemoryId, at: Timestamp) -> Result<()> {
-        vectors::delete(tx, self.seq)?;
-        rows::run(tx, "delete from memories_fts where rowid = ?1", [self.seq])?;
+        unindex(tx, self.seq)?;
         rows::run(tx, "delete from memories where seq = ?1", [self.seq])?;
         self.note(tx, id, MemoryEvent::Delete, Some(&self.text), None, at)
     }
@@ -293,6 +292,32 @@ impl Row {
         )?;
         Ok(())
     }
+}
+
+/// Forgets every memory whose `column` is `key`, and its history too; how many
+/// there were.
+pub(super) fn forget(tx: &Connection, column: &str, key: &str) -> Result<u64> {
+    let sql = format!("select seq, id from memories where {column} = ?1");
+    let found = rows::all(tx, &sql, [key], |row| {
+        Ok((row.get::<_, i64>(0)?, MemoryId::from_text(row.get::<_, String>(1)?)))
+    })?;
+    for (seq, id) in &found {
+        unindex(tx, *seq)?;
+        rows::run(tx, "delete from memories where seq = ?1", [seq])?;
+        rows::run(tx, "delete from memory_history where memory_id = ?1", [id.as_str()])?;
+    }
+    if column == "user_id" {
+        // Also of those that were forgotten one by one.
+        rows::run(tx, "delete from memory_history where user_id = ?1", [key])?;
+    }
+    Ok(found.len() as u64)
+}
+
+/// Takes a memory out of the indexes.
+fn unindex(tx: &Connection, seq: i64) -> Result<()> {
+    vectors::delete(tx, seq)?;
+    rows::run(tx, "delete from memories_fts where rowid = ?1", [seq])?;
+    Ok(())
 }
 
 /// A query for memories without their embedding, which is large.

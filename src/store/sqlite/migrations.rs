@@ -6,7 +6,7 @@ use crate::base::error::{Error, Kind, Result};
 
 /// Step n brings a database of version n - 1 to version n. Steps that have
 /// shipped are never edited.
-const STEPS: &[&str] = &[include_str!("migrations/0001.sql")];
+const STEPS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.
 pub(super) fn pending(connection: &Connection) -> Result<bool> {

@@ -5,6 +5,7 @@
 //! ([`readers`]). Every commit is synced to disk before it is acknowledged.
 
 mod conversations;
+mod deletions;
 mod error;
 mod file;
 mod jobs;

@@ -44,20 +44,9 @@ pub(crate) fn user(name: &str) -> User {
 
 pub(crate) fn conversation(user: &User) -> Conversation {
     let id = ConversationId::generate();
-    Conversation {
-        audio_path: format!("{id}.wav"),
-        id,
-        user_id: user.id.clone(),
-        client_id: ClientId::for_device(&user.id, Some("phone"), 1),
-        started_at: at(1),
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    }
+    let client = ClientId::for_device(&user.id, Some("phone"), 1);
+    let name = format!("{id}.wav");
+    Conversation::begin(id, user.id.clone(), client, name, at(1))
 }
 
 pub(crate) fn window(seq: u32) -> NewWindow {

@@ -32,6 +32,7 @@ use crate::http::health::Health;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -97,6 +98,12 @@ impl World {
         let api = Arc::new(Api {
             recall: Recall::new(store.clone(), index, Arc::new(FirstAxis)),
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store,
             ingest,
             recordings,

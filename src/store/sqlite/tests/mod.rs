@@ -1,6 +1,7 @@
 //! The port's semantics on a real database.
 
 mod conversations;
+mod deletions;
 mod jobs;
 mod memories;
 mod model;
