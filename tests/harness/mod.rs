@@ -2,5 +2,6 @@
 
 pub mod client;
 pub mod daemon;
+pub mod python;
 pub mod speech;
 pub mod wer;
