@@ -1,6 +1,7 @@
 //! Work that outlives the request that asked for it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::conversation::named;
 use super::ids::{ConversationId, JobId, WindowId};
@@ -130,7 +131,7 @@ pub struct Lease {
 }
 
 /// Jobs by state, for health and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobCounts {
     /// Waiting.
     pub ready: u64,

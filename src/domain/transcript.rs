@@ -1,9 +1,10 @@
 //! What was said, with times.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A word with its place in the audio.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Word {
     /// The word as printed, without surrounding space.
     pub text: String,
@@ -16,7 +17,7 @@ pub struct Word {
 }
 
 /// A phrase or sentence with its place in the audio.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Segment {
     /// Start in seconds.
     pub start: f64,

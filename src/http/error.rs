@@ -8,9 +8,52 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::base::error::{Error, Kind};
+
+/// What the framework answers: no login, no such path, no such method.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Detail {
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What most handlers answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorText {
+    /// What is wrong.
+    pub error: String,
+}
+
+/// What the other handlers answer, and what a deed without a result says.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageText {
+    /// What is wrong, or what was done.
+    pub message: String,
+}
+
+/// Wrong parameters or a wrong body (422).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ValidationError {
+    /// All that is wrong.
+    pub detail: Vec<Problem>,
+}
+
+/// Any failure of the daemon itself (5xx).
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "a schema: handlers answer one of these by ApiError")]
+pub enum Failure {
+    /// As the framework says it.
+    Detail(Detail),
+    /// As most handlers say it.
+    Error(ErrorText),
+    /// As the other handlers say it.
+    Message(MessageText),
+}
 
 /// The cause of a failed request, left in the answer for the log.
 #[derive(Clone, Debug)]
@@ -65,8 +108,7 @@ impl ApiError {
 
     /// A wrong parameter, in FastAPI's form.
     pub fn validation(problems: Vec<Problem>) -> Self {
-        let problems = problems.into_iter().map(|Problem(value)| value).collect::<Vec<_>>();
-        Self::detail(StatusCode::UNPROCESSABLE_ENTITY, problems)
+        Self::body(StatusCode::UNPROCESSABLE_ENTITY, json!(ValidationError { detail: problems }))
     }
 
     /// For `map_err`: `error` as `{"message": …}`.
@@ -104,13 +146,28 @@ impl IntoResponse for ApiError {
 }
 
 /// One wrong parameter, as FastAPI describes it.
-#[derive(Debug)]
-pub struct Problem(Value);
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// A name for this sort of problem: `missing`, `int_parsing`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Where: `query` or `body`, then the field.
+    loc: Vec<String>,
+    /// The problem in words.
+    msg: String,
+    /// What was given.
+    input: Option<String>,
+}
 
 impl Problem {
     /// What is wrong (`kind`, `msg`) with `field` of `place` (`query`, `body`).
     pub fn new(kind: &str, place: &str, field: &str, msg: &str, input: Option<&str>) -> Self {
-        Self(json!({ "type": kind, "loc": [place, field], "msg": msg, "input": input }))
+        Self {
+            kind: kind.to_owned(),
+            loc: vec![place.to_owned(), field.to_owned()],
+            msg: msg.to_owned(),
+            input: input.map(str::to_owned),
+        }
     }
 
     /// A field that must be there.

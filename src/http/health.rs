@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A part whose absence the daemon survives. (The store, which it does not, is
 /// asked when somebody wants to know.)
@@ -68,32 +69,50 @@ impl Health {
     }
 
     /// Every part by name, in the form of the original, and whether all work.
-    pub(super) fn services(&self) -> (serde_json::Map<String, Value>, bool) {
+    pub(super) fn services(&self) -> (BTreeMap<String, Service>, bool) {
         let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all = true;
-        let services = states
-            .iter()
-            .map(|(part, state)| {
-                let (healthy, text, model) = match state {
-                    State::Ready { model } => (true, "✅ Ready".to_owned(), Some(model)),
-                    State::ModelMissing { model } => {
-                        (false, format!("⚠️ Model missing: {model}"), Some(model))
-                    }
-                    State::Failing { reason } => (false, format!("❌ {reason}"), None),
-                    State::Off => (true, "⏸️ Switched off".to_owned(), None),
-                };
-                all &= healthy;
-                let service = json!({
-                    "status": text,
-                    "healthy": healthy,
-                    "critical": false,
-                    "model": model,
-                    "model_present": matches!(state, State::Ready { .. }),
-                });
-                (part.name().to_owned(), service)
-            })
-            .collect();
+        let services: BTreeMap<_, _> =
+            states.iter().map(|(part, state)| (part.name().to_owned(), state.service())).collect();
+        let all = services.values().all(|service| service.healthy);
         (services, all)
+    }
+}
+
+/// A part of the daemon, in the form of the original.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Service {
+    /// How it is, for people.
+    pub(super) status: String,
+    pub(super) healthy: bool,
+    /// Whether the daemon can do without it.
+    pub(super) critical: bool,
+    /// For services that run a model.
+    #[serde(flatten)]
+    pub(super) part: Option<ServiceModel>,
+}
+
+/// The model of a service.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ServiceModel {
+    /// As the engine names it.
+    pub(super) model: Option<String>,
+    /// Whether it is on this machine.
+    pub(super) model_present: bool,
+}
+
+impl State {
+    fn service(&self) -> Service {
+        let (healthy, status, model) = match self {
+            Self::Ready { model } => (true, "✅ Ready".to_owned(), Some(model)),
+            Self::ModelMissing { model } => {
+                (false, format!("⚠️ Model missing: {model}"), Some(model))
+            }
+            Self::Failing { reason } => (false, format!("❌ {reason}"), None),
+            Self::Off => (true, "⏸️ Switched off".to_owned(), None),
+        };
+        let model_present = matches!(self, Self::Ready { .. });
+        let part = Some(ServiceModel { model: model.cloned(), model_present });
+        Service { status, healthy, critical: false, part }
     }
 }
 
@@ -109,8 +128,9 @@ mod tests {
         health.set(Part::Stt, State::ModelMissing { model: "ggml-base.bin".into() });
         let (services, all) = health.services();
         assert!(!all);
-        assert_eq!(services["speech_to_text"]["model_present"], false);
-        assert_eq!(services["speech_to_text"]["status"], "⚠️ Model missing: ggml-base.bin");
+        let speech = &services["speech_to_text"];
+        assert!(!speech.part.as_ref().unwrap().model_present);
+        assert_eq!(speech.status, "⚠️ Model missing: ggml-base.bin");
         health.set(Part::Stt, State::Ready { model: "whisper/ggml-base.bin".into() });
         assert!(health.services().1);
         assert_eq!(health.model(Part::Stt).as_deref(), Some("whisper/ggml-base.bin"));

@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod auth;
+mod docs_page;
 pub mod error;
 pub mod health;
+mod openapi;
 pub mod params;
 mod request_id;
 mod routes;

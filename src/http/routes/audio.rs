@@ -11,26 +11,45 @@ use axum::http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::range::{Selection, select};
 use crate::base::error::{Context, Error, Kind, Result, io_kind};
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Detail};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 32 * 1024;
 
 const UNREADABLE: &str = "cannot read the recording";
 
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default().routes(routes!(root)).routes(routes!(file))
+}
+
 /// Dashboards ask for the directory to see whether recordings are served.
-pub(super) async fn root() -> StatusCode {
+#[utoipa::path(get, path = "/audio/", tag = "audio", security(()),
+    responses((status = 200, description = "They are")))]
+async fn root() -> StatusCode {
     StatusCode::OK
 }
 
 /// A recording, whole or in part. The path is that of the recording's row,
 /// never one from the request.
-pub(super) async fn file(
+#[utoipa::path(get, path = "/audio/{file}", tag = "audio",
+    params(("file" = String, Path, description = "`audio_path` of a conversation")),
+    responses(
+        (status = 200, description = "The whole recording", content_type = "audio/x-wav", body = Vec<u8>),
+        (status = 206, description = "The part that was asked for", content_type = "audio/x-wav", body = Vec<u8>),
+        (status = 304, description = "Not changed"),
+        (status = 404, description = "No such recording", body = Detail),
+        (status = 410, description = "The recording was deleted", body = Detail),
+        (status = 416, description = "No such part"),
+    ))]
+async fn file(
     State(api): State<Arc<Api>>,
     CurrentUser(user): CurrentUser,
     Path(name): Path<String>,
@@ -43,10 +62,8 @@ pub(super) async fn file(
         .filter(|conversation| may_see(&user, &conversation.user_id))
         .ok_or_else(ApiError::not_found)?;
     if !conversation.has_audio() {
-        return Err(ApiError::error(
-            StatusCode::GONE,
-            "This recording was deleted; its transcript is kept",
-        ));
+        let message = "This recording was deleted; its transcript is kept";
+        return Err(ApiError::detail(StatusCode::GONE, message));
     }
     let name = &conversation.audio_path;
     let (file, size) = match api.recordings.audio_file(name).await {

@@ -9,12 +9,15 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Form, FromRequest, Multipart, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::base::error::Kind;
 use crate::http::api::Api;
 use crate::http::auth::CurrentUser;
-use crate::http::error::{ApiError, Problem};
+use crate::http::error::{ApiError, Detail, Problem, ValidationError};
 
 /// The largest login form, in bytes.
 const MAX_FORM: usize = 16 * 1024;
@@ -22,8 +25,45 @@ const MAX_FORM: usize = 16 * 1024;
 /// The time a client has to send its login form.
 const FORM_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Exchanges the form fields `username` and `password` for a token.
-pub(super) async fn login(
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default().routes(routes!(login)).routes(routes!(logout)).routes(routes!(config))
+}
+
+/// Who wants to log in.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "a schema: `form` reads both encodings")]
+struct LoginForm {
+    /// E-mail address.
+    #[schema(min_length = 1)]
+    username: String,
+    #[schema(min_length = 1, format = Password)]
+    password: String,
+}
+
+/// The token of a login.
+#[derive(Serialize, ToSchema)]
+struct BearerToken {
+    access_token: String,
+    /// Always `bearer`.
+    token_type: &'static str,
+}
+
+/// Exchanges an e-mail address and a password for a token.
+#[utoipa::path(post, path = "/auth/jwt/login", tag = "auth", security(()),
+    request_body(content(
+        (LoginForm = "application/x-www-form-urlencoded"),
+        (LoginForm = "multipart/form-data"),
+    )),
+    responses(
+        (status = 200, description = "The token", body = BearerToken),
+        (status = 400, description = "Wrong credentials, or no form", body = Detail),
+        (status = 408, description = "The form did not arrive in time", body = Detail),
+        (status = 413, description = "The form is too large", body = Detail),
+        (status = 422, description = "A field is missing", body = ValidationError),
+        (status = 429, description = "Too many failed logins", body = Detail),
+    ))]
+async fn login(
     State(api): State<Arc<Api>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
@@ -43,8 +83,8 @@ pub(super) async fn login(
     };
     match api.auth.login(username, password, peer.ip()).await {
         Ok(token) => {
-            let body = json!({ "access_token": token.expose(), "token_type": "bearer" });
-            Ok(Json(body).into_response())
+            let access_token = token.expose().to_owned();
+            Ok(Json(BearerToken { access_token, token_type: "bearer" }).into_response())
         }
         Err(error) if error.kind() == Kind::Unauthorized => {
             Err(ApiError::detail(StatusCode::BAD_REQUEST, "LOGIN_BAD_CREDENTIALS"))
@@ -63,21 +103,38 @@ pub(super) async fn login(
 /// Notes that a device logged out. Its token is for the device to forget: it
 /// stays valid until it expires, since ending it here would mean ending those
 /// of the user's other devices too. A password change ends them all.
-pub(super) async fn logout(
-    State(api): State<Arc<Api>>,
-    CurrentUser(user): CurrentUser,
-) -> StatusCode {
+#[utoipa::path(post, path = "/auth/jwt/logout", tag = "auth",
+    responses((status = 204, description = "Logged out")))]
+async fn logout(State(api): State<Arc<Api>>, CurrentUser(user): CurrentUser) -> StatusCode {
     api.auth.audit(Some(&user.id), "logout", &user.email).await;
     StatusCode::NO_CONTENT
 }
 
+/// The ways to log in.
+#[derive(Serialize, ToSchema)]
+struct AuthConfig {
+    auth_method: &'static str,
+    registration_enabled: bool,
+    features: AuthFeatures,
+}
+
+/// The ways to log in, one by one.
+#[derive(Serialize, ToSchema)]
+struct AuthFeatures {
+    email_login: bool,
+    user_id_login: bool,
+    registration: bool,
+}
+
 /// How one can log in.
-pub(super) async fn config() -> Json<Value> {
-    Json(json!({
-        "auth_method": "email",
-        "registration_enabled": false,
-        "features": { "email_login": true, "user_id_login": false, "registration": false },
-    }))
+#[utoipa::path(get, path = "/api/auth/config", tag = "auth", security(()),
+    responses((status = 200, description = "The ways", body = AuthConfig)))]
+async fn config() -> Json<AuthConfig> {
+    Json(AuthConfig {
+        auth_method: "email",
+        registration_enabled: false,
+        features: AuthFeatures { email_login: true, user_id_login: false, registration: false },
+    })
 }
 
 /// The fields of a form, url-encoded or multipart; none of any other body.

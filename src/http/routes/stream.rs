@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::extract::{Extension, State, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use axum::routing::get;
 use serde_json::json;
 
 use crate::base::error::{Error, Kind};
@@ -25,9 +27,17 @@ const MAX_MESSAGE: usize = 1024 * 1024;
 /// The time a refused client has to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The routes of this file.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/ws_pcm", get(pcm))
+        // What the phone app makes of a saved /ws_omi address.
+        .route("/ws_omi/ws_pcm", get(pcm))
+}
+
 /// Takes PCM audio from a device. Wrong credentials are told on the open
 /// socket, where clients can read it, and close it with 1008.
-pub(super) async fn pcm(
+async fn pcm(
     State(api): State<Arc<Api>>,
     upgrade: WebSocketUpgrade,
     place: Option<Extension<Place>>,

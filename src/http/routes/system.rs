@@ -1,16 +1,32 @@
 //! The daemon itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::error::ApiError;
-use crate::http::health::Part;
+use crate::http::health::{Part, Service};
+use crate::http::openapi::at;
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default()
+        .routes(routes!(page))
+        .routes(routes!(health))
+        .routes(at("/api/health", routes!(health)))
+        .routes(routes!(readiness))
+}
 
 const PAGE: &str = "<!doctype html>
 <html lang=\"en\">
@@ -23,7 +39,9 @@ const PAGE: &str = "<!doctype html>
 ";
 
 /// Names the daemon to whoever opens it in a browser.
-pub(super) async fn page() -> impl IntoResponse {
+#[utoipa::path(get, path = "/", tag = "system", security(()),
+    responses((status = 200, description = "The page", content_type = "text/html", body = String)))]
+async fn page() -> impl IntoResponse {
     let policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'";
     let headers: [(HeaderName, &str); 2] = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -32,20 +50,59 @@ pub(super) async fn page() -> impl IntoResponse {
     (headers, PAGE)
 }
 
+/// How the daemon and its parts are.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
+struct HealthView {
+    /// `healthy`, `degraded` (it records, and some service does not work) or
+    /// `critical`.
+    status: &'static str,
+    /// Seconds since the Unix epoch.
+    timestamp: i64,
+    version: &'static str,
+    overall_healthy: bool,
+    critical_services_healthy: bool,
+    services: BTreeMap<String, Service>,
+    jobs: JobCounts,
+    config: HealthConfig,
+    /// What to do, where something does not work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+}
+
+/// The configuration, as far as it is of general interest.
+#[derive(Serialize, ToSchema)]
+struct HealthConfig {
+    transcription_service: &'static str,
+    transcription_provider: &'static str,
+    transcription_model: Option<String>,
+    online_transcription_enabled: bool,
+    offline_asr_enabled: bool,
+    llm_provider: &'static str,
+    llm_model: Option<String>,
+    embedding_model: Option<String>,
+    /// Devices that are connected.
+    active_clients: usize,
+    new_conversation_timeout_minutes: f64,
+    audio_cropping_enabled: bool,
+}
+
 /// How the daemon and its parts are. Public, so it names no path and no person.
-pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<Value> {
+#[utoipa::path(get, path = "/health", tag = "system", security(()),
+    responses((status = 200, description = "How they are", body = HealthView)))]
+async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     let jobs = api.store.job_counts().await;
     let store_works = jobs.is_ok();
     if let Err(error) = &jobs {
         tracing::error!("the store does not answer: {}", error.report());
     }
-    let jobs = jobs.unwrap_or_default();
     let (mut services, parts_work) = api.health.services();
-    let store = json!({
-        "status": if store_works { "✅ Ready" } else { "❌ Does not answer" },
-        "healthy": store_works,
-        "critical": true,
-    });
+    let store = Service {
+        status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
+        healthy: store_works,
+        critical: true,
+        part: None,
+    };
     services.insert("store".into(), store);
 
     let (status, message) = match (store_works, parts_work) {
@@ -53,43 +110,53 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<Value> {
         (true, false) => ("degraded", Some("Recording works; some services do not.")),
         (true, true) => ("healthy", None),
     };
-    let config = &api.config;
-    let mut body = json!({
-        "status": status,
-        "timestamp": api.clock.now().seconds(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "overall_healthy": store_works && parts_work,
-        "critical_services_healthy": store_works,
-        "services": services,
-        "jobs": jobs,
-        "config": {
-            "transcription_service": "whisper",
-            "transcription_provider": "whisper",
-            "transcription_model": api.health.model(Part::Stt),
-            "online_transcription_enabled": false,
-            "offline_asr_enabled": true,
-            "llm_provider": "llama",
-            "llm_model": api.health.model(Part::Llm),
-            "embedding_model": api.health.model(Part::Embed),
-            "active_clients": api.ingest.clients().count(),
-            "new_conversation_timeout_minutes":
-                config.conversation.silence_timeout.get().as_secs_f64() / 60.0,
-            "audio_cropping_enabled": false,
+    let timeout = api.config.conversation.silence_timeout.get();
+    Json(HealthView {
+        status,
+        timestamp: api.clock.now().seconds(),
+        version: env!("CARGO_PKG_VERSION"),
+        overall_healthy: store_works && parts_work,
+        critical_services_healthy: store_works,
+        services,
+        jobs: jobs.unwrap_or_default(),
+        config: HealthConfig {
+            transcription_service: "whisper",
+            transcription_provider: "whisper",
+            transcription_model: api.health.model(Part::Stt),
+            online_transcription_enabled: false,
+            offline_asr_enabled: true,
+            llm_provider: "llama",
+            llm_model: api.health.model(Part::Llm),
+            embedding_model: api.health.model(Part::Embed),
+            active_clients: api.ingest.clients().count(),
+            new_conversation_timeout_minutes: timeout.as_secs_f64() / 60.0,
+            audio_cropping_enabled: false,
         },
-    });
-    if let Some(message) = message {
-        body["message"] = json!(message);
-    }
-    Json(body)
+        message,
+    })
 }
 
 /// Whether requests can be served.
-pub(super) async fn readiness(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    /// `ready` or `not_ready`.
+    status: &'static str,
+    /// Seconds since the Unix epoch.
+    timestamp: i64,
+}
+
+/// Whether requests can be served.
+#[utoipa::path(get, path = "/readiness", tag = "system", security(()),
+    responses(
+        (status = 200, description = "They can", body = Readiness),
+        (status = 503, description = "They cannot", body = Readiness),
+    ))]
+async fn readiness(State(api): State<Arc<Api>>) -> Result<Json<Readiness>, ApiError> {
     let timestamp = api.clock.now().seconds();
     if let Err(error) = api.store.job_counts().await {
         tracing::warn!("not ready: {}", error.report());
-        let body = json!({ "status": "not_ready", "timestamp": timestamp });
+        let body = json!(Readiness { status: "not_ready", timestamp });
         return Err(ApiError::body(StatusCode::SERVICE_UNAVAILABLE, body));
     }
-    Ok(Json(json!({ "status": "ready", "timestamp": timestamp })))
+    Ok(Json(Readiness { status: "ready", timestamp }))
 }
