@@ -15,7 +15,7 @@ use friend_lite::audio::segmenter::Segmenter;
 use friend_lite::audio::vad::{FRAME, Vad};
 use friend_lite::base::clock::{Clock, Timestamp};
 use friend_lite::config;
-use friend_lite::domain::conversation::{Conversation, Progress};
+use friend_lite::domain::conversation::Conversation;
 use friend_lite::domain::ids::{ClientId, ConversationId, UserId};
 use friend_lite::recording::Recordings;
 

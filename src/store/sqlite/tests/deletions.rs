@@ -46,9 +46,9 @@ async fn a_conversation_goes_with_all_that_hangs_on_it() {
 
     let deleted = f.store.delete_conversation(&id, true, Some(&anna.id), at(9)).await.unwrap();
     assert_eq!((deleted.conversations, deleted.memories), (1, 1));
-    assert_eq!(deleted.files, [path.clone()]);
+    assert_eq!(deleted.files, std::slice::from_ref(&path));
     assert_eq!(f.rows().await, kept);
-    assert_eq!(f.store.deletions().await.unwrap(), [path.clone()]);
+    assert_eq!(f.store.deletions().await.unwrap(), std::slice::from_ref(&path));
     assert_eq!(f.actions().await, "conversation-deleted");
 
     let again = f.store.delete_conversation(&id, true, None, at(9)).await;
@@ -154,11 +154,11 @@ async fn audio_goes_only_once_it_is_transcribed() {
     f.transcribe("two").await;
     f.finish().await;
     let ids = |found: Vec<Conversation>| found.into_iter().map(|c| c.id).collect::<Vec<_>>();
-    assert_eq!(ids(f.store.transcribed_audio(None, 9).await.unwrap()), [id.clone()]);
+    assert_eq!(ids(f.store.transcribed_audio(None, 9).await.unwrap()), std::slice::from_ref(&id));
     assert!(f.store.transcribed_audio(Some(at(1)), 9).await.unwrap().is_empty());
 
     let path = f.get(&id).await.audio_path;
-    assert_eq!(f.store.delete_audio(&id, at(9)).await.unwrap(), [path.clone()]);
+    assert_eq!(f.store.delete_audio(&id, at(9)).await.unwrap(), std::slice::from_ref(&path));
     assert_eq!(f.store.deletions().await.unwrap(), [path]);
     let row = f.get(&id).await;
     assert_eq!((row.audio_deleted_at, row.transcription), (Some(at(9)), Progress::Completed));
