@@ -36,6 +36,30 @@ fn the_transcribe_command_hears_the_samples() {
 }
 
 #[test]
+fn the_transcribe_command_hears_every_format() {
+    let dir = speech::jfk().path.with_file_name("formats");
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 12);
+    let output = Command::new(program("friend-lite"))
+        .args(["transcribe", "--config", "/dev/null"])
+        .args(&files)
+        .env("FRIEND_LITE__MODELS__DIR", models_dir())
+        .env("FRIEND_LITE__STT__LANGUAGE", "en")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    for (text, file) in stdout.lines().zip(&files) {
+        println!("{}: {text}", file.display());
+        let rate = wer::rate("he was not an ill disposed young man", text);
+        assert!(rate <= 0.13, "{}: {rate}: {text}", file.display());
+    }
+    assert_eq!(stdout.lines().count(), files.len());
+}
+
+#[test]
 fn what_is_not_audio_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notes.wav");

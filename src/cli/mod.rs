@@ -62,11 +62,11 @@ enum Command {
     Models(models::Args),
     /// Manage who can log in
     User(user::UserArgs),
-    /// Transcribe WAV files without the daemon
+    /// Transcribe audio files without the daemon
     Transcribe(transcribe::Args),
     /// Move all memories to the configured embedding model
     Reindex,
-    /// Send a WAV file to a daemon the way a wearable does, and show what comes of it
+    /// Send an audio file to a daemon the way a wearable does, and show what comes of it
     Stream(stream::Args),
 }
 

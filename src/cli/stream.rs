@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::terminal;
-use crate::audio::wav::WavSource;
+use crate::audio::decode::AudioFile;
 use crate::base::error::{Context, Error, Kind, Result};
 
 /// Samples in one frame: what the laptop client sends.
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(400);
 /// Options of `friend-lite stream`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// WAV file to send
+    /// Audio file to send
     file: PathBuf,
     /// Address of the daemon
     #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
@@ -49,10 +49,10 @@ pub(super) struct Args {
 /// Streams the file, and prints what the daemon makes of it.
 ///
 /// # Errors
-/// `BadInput` for a file that is not a WAV, `Unauthorized` for a wrong password,
+/// `BadInput` for a file that is not audio, `Unauthorized` for a wrong password,
 /// `Unavailable` when no daemon answers, `Timeout` when it takes too long.
 pub(super) async fn run(args: Args) -> Result<()> {
-    let mut source = WavSource::open(&args.file)?;
+    let mut source = AudioFile::open(&args.file)?;
     let mut samples = Vec::new();
     while source.read(&mut samples)? {}
     let seconds = samples.len() as f64 / f64::from(crate::domain::conversation::SAMPLE_RATE);

@@ -8,6 +8,7 @@
 
 pub mod deletion;
 pub mod extract;
+pub mod file;
 pub mod finish;
 pub mod grounding;
 pub mod prompts;

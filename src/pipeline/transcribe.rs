@@ -55,7 +55,8 @@ impl Handler for Transcribe {
             (window.segments, window.engine.unwrap_or_default())
         } else {
             let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
-            let transcript = self.stt.transcribe(Speech { samples, lane: job.lane }).await?;
+            let speech = Speech { samples, lane: job.lane, language: None };
+            let transcript = self.stt.transcribe(speech).await?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };
         self.store.complete_window(job.lease(), *id, &segments, &engine, self.clock.now()).await

@@ -15,6 +15,9 @@ pub struct Speech {
     pub samples: Vec<i16>,
     /// Who waits for it.
     pub lane: Lane,
+    /// The language spoken, as an ISO 639-1 code; none: the one the engine is
+    /// configured for.
+    pub language: Option<String>,
 }
 
 /// An engine that turns speech into text.

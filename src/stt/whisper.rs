@@ -48,9 +48,9 @@ impl SpeechToText for WhisperEngine {
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
-        let Speech { samples, lane } = speech;
+        let Speech { samples, lane, language } = speech;
         let _permit = self.gate.enter(lane, &self.engine).await;
-        let ask = async |link: &mut Link| link.transcribe(&samples, None).await;
+        let ask = async |link: &mut Link| link.transcribe(&samples, language.as_deref()).await;
         let heard = self.engine.call(self.deadline, ask).await?;
         Ok(Transcript { segments: heard.segments, language: heard.language })
     }

@@ -142,7 +142,10 @@ async fn a_small_machine_never_holds_both_models() {
     let llama = LlamaEngine::new(&settings(LLAMA, MODEL), 512, &gate, &supervisor);
     let listen = async || {
         let samples = super::speech("jfk.wav");
-        whisper.transcribe(Speech { samples, lane: Lane::Live }).await.expect("a transcript");
+        whisper
+            .transcribe(Speech { samples, lane: Lane::Live, language: None })
+            .await
+            .expect("a transcript");
     };
     listen().await;
     let first = whisper.engine().pid().expect("whisper runs");

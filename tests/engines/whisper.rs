@@ -17,7 +17,10 @@ fn whisper(model: &str, language: &str) -> (WhisperEngine, Supervisor) {
 }
 
 async fn heard(engine: &WhisperEngine, samples: Vec<i16>) -> Transcript {
-    engine.transcribe(Speech { samples, lane: Lane::Live }).await.expect("a transcript")
+    engine
+        .transcribe(Speech { samples, lane: Lane::Live, language: None })
+        .await
+        .expect("a transcript")
 }
 
 /// Lower-case words without punctuation.
@@ -126,10 +129,10 @@ async fn speech_in_noise_is_speech() {
 #[tokio::test]
 async fn what_cannot_be_transcribed_is_refused() {
     let (engine, _supervisor) = whisper("ggml-tiny.bin", "en");
-    let speech = Speech { samples: vec![0; 16_000 * 61], lane: Lane::Live };
+    let speech = Speech { samples: vec![0; 16_000 * 61], lane: Lane::Live, language: None };
     assert_eq!(engine.transcribe(speech).await.expect_err("too long").kind(), Kind::BadInput);
     let (engine, _supervisor) = whisper("ggml-tiny.bin", "klingon");
-    let speech = Speech { samples: vec![0; 16_000], lane: Lane::Live };
+    let speech = Speech { samples: vec![0; 16_000], lane: Lane::Live, language: None };
     let error = engine.transcribe(speech).await.expect_err("no such language");
     assert!(error.message().contains("unknown language `klingon`"), "{}", error.message());
 }
@@ -146,7 +149,8 @@ async fn a_killed_engine_costs_one_request() {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
     };
     let samples = speech("jfk.wav");
-    let request = engine.transcribe(Speech { samples: samples.clone(), lane: Lane::Live });
+    let request =
+        engine.transcribe(Speech { samples: samples.clone(), lane: Lane::Live, language: None });
     let (outcome, ()) = tokio::join!(request, kill);
     let error = outcome.expect_err("it was killed");
     assert_eq!(error.kind(), Kind::Unavailable);
