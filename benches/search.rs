@@ -14,8 +14,9 @@ use friend_lite::base::clock::Timestamp;
 use friend_lite::domain::conversation::{CloseReason, Conversation, Progress};
 use friend_lite::domain::ids::{ClientId, ConversationId, UserId};
 use friend_lite::domain::job::{JobKind, Lane, NewJob, Payload};
-use friend_lite::domain::memory::MemoryChange;
+use friend_lite::domain::memory::{Learned, MemoryChange};
 use friend_lite::domain::user::User;
+use friend_lite::domain::version::Settled;
 use friend_lite::index::Index;
 use friend_lite::index::sqlite_vec::SqliteVecIndex;
 use friend_lite::store::sqlite::{Access, SqliteStore};
@@ -165,20 +166,13 @@ async fn remember(store: &SqliteStore, n: usize, changes: &[MemoryChange]) -> Us
         created_at: NOW,
     };
     store.add_user(&user).await.expect("a user");
-    let conversation = Conversation {
-        id: ConversationId::generate(),
-        user_id: user.id.clone(),
-        client_id: ClientId::from_text("bench"),
-        audio_path: format!("{n}.wav"),
-        started_at: NOW,
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    };
+    let conversation = Conversation::begin(
+        ConversationId::generate(),
+        user.id.clone(),
+        ClientId::from_text("bench"),
+        format!("{n}.wav"),
+        NOW,
+    );
     let id = &conversation.id;
     store.open_conversation(&conversation).await.expect("opened");
     store.close_conversation(id, 0, &[], CloseReason::Request, NOW).await.expect("closed");
@@ -188,23 +182,17 @@ async fn remember(store: &SqliteStore, n: usize, changes: &[MemoryChange]) -> Us
         payload: Payload::Conversation(id.clone()),
         lane: Lane::Live,
     };
-    store
-        .finish_conversation(
-            job,
-            id,
-            Progress::Completed,
-            Progress::Pending,
-            std::slice::from_ref(&next),
-            NOW,
-        )
-        .await
-        .expect("finished");
+    let settled = Settled {
+        version: 1,
+        transcription: Progress::Completed,
+        memory: Progress::Pending,
+        next: vec![next],
+    };
+    store.finish_conversation(job, id, &settled, NOW).await.expect("finished");
     let job = claim(store, JobKind::Remember).await;
     store.bind_embedding("bench", WIDTH).await.expect("bound");
-    store
-        .complete_memories(job, &conversation, changes, None, "v1", NOW)
-        .await
-        .expect("remembered");
+    let learned = Learned { changes: changes.to_vec(), ..Learned::default() };
+    store.complete_memories(job, id, &learned, NOW).await.expect("remembered");
     user.id
 }
 

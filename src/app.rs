@@ -25,6 +25,7 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::crop::Crop;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::recall::Recall;
@@ -215,8 +216,16 @@ fn start_workers(
     wake: &Wake,
     clock: &Clock,
 ) {
+    let crop = Crop::new(
+        store.clone(),
+        recordings.clone(),
+        config.transcribe.vad_mode,
+        &config.cropping,
+        clock.clone(),
+    );
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
-    let finish = Finish::new(store.clone(), config.memory.clone(), clock.clone());
+    let finish =
+        Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
     let remember = Remember::new(
         store.clone(),
         index,
@@ -226,10 +235,11 @@ fn start_workers(
     );
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 3] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
+        ("crop", Arc::new(crop)),
     ];
     for (name, handler) in handlers {
         let worker =

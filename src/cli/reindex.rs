@@ -1,10 +1,10 @@
 //! `friend-lite reindex`: moves all memories to the configured embedding model.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::terminal;
 use crate::base::error::Result;
-use crate::domain::ids::MemoryId;
 use crate::embed::Embedder;
 use crate::store::Store;
 
@@ -18,24 +18,20 @@ const BATCH: usize = 32;
 /// `Unavailable` when the model cannot be asked, `Conflict` when memories were
 /// added meanwhile: run it again.
 pub(super) async fn run(store: Arc<dyn Store>, embedder: Arc<dyn Embedder>) -> Result<()> {
-    let mut memories = Vec::new();
-    for user in store.users().await? {
-        memories.extend(store.memories(&user.id, usize::MAX).await?);
-    }
-    let bar = terminal::bar("embedding", memories.len() as u64, "memories");
-    let mut vectors: Vec<(MemoryId, Vec<f32>)> = Vec::with_capacity(memories.len());
-    for batch in memories.chunks(BATCH) {
-        let texts: Vec<String> = batch.iter().map(|memory| memory.text.clone()).collect();
-        let made = embedder.embed(&texts).await?;
-        vectors.extend(batch.iter().map(|memory| memory.id.clone()).zip(made));
+    let texts = store.memory_texts().await?;
+    let bar = terminal::bar("embedding", texts.len() as u64, "memories");
+    let mut vectors: HashMap<String, Vec<f32>> = HashMap::with_capacity(texts.len());
+    for batch in texts.chunks(BATCH) {
+        let made = embedder.embed(batch).await?;
+        vectors.extend(batch.iter().cloned().zip(made));
         bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
-    match vectors.first() {
-        Some((_, vector)) => {
-            let width = vector.len();
-            store.replace_embeddings(&embedder.name(), width, &vectors).await?;
-            println!("{} memories now use {} ({width} wide)", vectors.len(), embedder.name());
+    let count = vectors.len();
+    match vectors.values().next().map(Vec::len) {
+        Some(width) => {
+            store.replace_embeddings(&embedder.name(), width, vectors).await?;
+            println!("{count} memories now use {} ({width} wide)", embedder.name());
         }
         None => println!("no memories yet: nothing to do"),
     }

@@ -17,6 +17,11 @@ impl Interval {
         Self(Duration::from_secs(seconds))
     }
 
+    /// So many thousandths of a second.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
     /// As the standard library's type.
     pub const fn get(self) -> Duration {
         self.0

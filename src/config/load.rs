@@ -23,6 +23,9 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("AUTH_SECRET_KEY", "auth", "secret_key"),
     ("ADMIN_EMAIL", "auth", "admin_email"),
     ("ADMIN_PASSWORD", "auth", "admin_password"),
+    ("AUDIO_CROPPING_ENABLED", "cropping", "enabled"),
+    ("MIN_SPEECH_SEGMENT_DURATION", "cropping", "min_speech"),
+    ("CROPPING_CONTEXT_PADDING", "cropping", "padding"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.

@@ -32,6 +32,8 @@ pub struct Config {
     pub conversation: Conversation,
     /// How conversations are cut for transcription.
     pub transcribe: Transcribe,
+    /// Cutting recordings down to their speech.
+    pub cropping: Cropping,
     /// Speech to text.
     pub stt: Stt,
     /// The language model.
@@ -156,6 +158,18 @@ section!(
         /// A pause this long ends a window with any speech in it, so that text
         /// appears while people are quiet.
         flush_after: Interval = Interval::from_secs(6),
+    }
+);
+
+section!(
+    /// Cutting recordings down to their speech.
+    Cropping {
+        /// Write the speech of each recording to a second file.
+        enabled: bool = true,
+        /// Speech shorter than this is left out.
+        min_speech: Interval = Interval::from_secs(1),
+        /// Kept before and after speech.
+        padding: Interval = Interval::from_millis(100),
     }
 );
 

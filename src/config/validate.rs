@@ -74,6 +74,11 @@ impl Config {
             },
         )?;
         positive("transcribe.flush_after", self.transcribe.flush_after.get())?;
+        require(
+            self.cropping.padding.get() <= Duration::from_secs(10),
+            "cropping.padding",
+            || "must be at most 10s".into(),
+        )?;
         let language = &self.stt.language;
         require(
             language == "auto"

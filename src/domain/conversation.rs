@@ -189,7 +189,9 @@ pub struct Window {
     pub id: WindowId,
     /// Its conversation.
     pub conversation_id: ConversationId,
-    /// Position among the conversation's windows, from 0.
+    /// Which transcript of the conversation it is part of, from 1.
+    pub version: u32,
+    /// Position among the windows of that transcript, from 0.
     pub seq: u32,
     /// Speech to transcribe, in samples from the start of the conversation.
     pub spans: Vec<Span>,

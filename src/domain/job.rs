@@ -16,6 +16,8 @@ named!(
         Finish = "finish",
         /// Extracts memories from a conversation.
         Remember = "remember",
+        /// Writes the speech of a recording to a file of its own.
+        Crop = "crop",
     }
 );
 
@@ -62,7 +64,7 @@ impl Lane {
 pub enum Payload {
     /// For [`JobKind::Transcribe`].
     Window(WindowId),
-    /// For [`JobKind::Finish`] and [`JobKind::Remember`].
+    /// For all others.
     Conversation(ConversationId),
 }
 

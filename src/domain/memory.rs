@@ -67,6 +67,21 @@ pub enum MemoryChange {
     },
 }
 
+/// What one look at a conversation taught.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Learned {
+    /// The decisions, in order.
+    pub changes: Vec<MemoryChange>,
+    /// A short title.
+    pub title: Option<String>,
+    /// What the conversation is about.
+    pub summary: Option<String>,
+    /// Which engine and model found it.
+    pub model: String,
+    /// Version of the prompts.
+    pub prompt_version: String,
+}
+
 /// A memory found by a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoredMemory {

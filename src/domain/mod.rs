@@ -6,3 +6,4 @@ pub mod job;
 pub mod memory;
 pub mod transcript;
 pub mod user;
+pub mod version;

@@ -1,20 +1,24 @@
 //! A stand-in for the store, for tests of sessions alone: it keeps
 //! conversations and windows in memory, and fails when told to.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease, NewJob};
-use crate::domain::memory::{Memory, MemoryChange, MemoryHistory};
+use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
+use crate::domain::version::{
+    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+};
 use crate::store::{
-    Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users,
+    Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -169,14 +173,60 @@ impl Conversations for FakeStore {
         &self,
         _: Lease,
         _: &ConversationId,
-        _: Progress,
-        _: Progress,
-        _: &[NewJob],
+        _: &Settled,
         _: Timestamp,
     ) -> Result<()> {
         unreachable!()
     }
     async fn requeue_lost(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Versions for FakeStore {
+    async fn details(&self, _: &[ConversationId]) -> Result<HashMap<ConversationId, Details>> {
+        unreachable!()
+    }
+    async fn transcript_versions(&self, _: &ConversationId) -> Result<Vec<TranscriptVersion>> {
+        unreachable!()
+    }
+    async fn memory_versions(&self, _: &ConversationId) -> Result<Vec<MemoryVersion>> {
+        unreachable!()
+    }
+    async fn version_windows(&self, _: &ConversationId, _: u32) -> Result<Vec<Window>> {
+        unreachable!()
+    }
+    async fn reprocess_transcript(&self, _: &ConversationId, _: Timestamp) -> Result<u32> {
+        unreachable!()
+    }
+    async fn activate_transcript(&self, _: &ConversationId, _: u32) -> Result<()> {
+        unreachable!()
+    }
+    async fn reprocess_memory(
+        &self,
+        _: &ConversationId,
+        _: Option<u32>,
+        _: Timestamp,
+    ) -> Result<u32> {
+        unreachable!()
+    }
+    async fn activate_memory(&self, _: &ConversationId, _: u32, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn edit_segment(&self, _: &ConversationId, _: usize, _: &SegmentEdit) -> Result<bool> {
+        unreachable!()
+    }
+    async fn add_speaker(&self, _: &ConversationId, _: &str) -> Result<()> {
+        unreachable!()
+    }
+    async fn crop(&self, _: &ConversationId) -> Result<Option<Crop>> {
+        unreachable!()
+    }
+    async fn conversation_by_crop(&self, _: &str) -> Result<Option<Conversation>> {
+        unreachable!()
+    }
+    async fn complete_crop(&self, _: Lease, _: &ConversationId, _: &Crop) -> Result<()> {
         unreachable!()
     }
 }
@@ -211,15 +261,19 @@ impl Memories for FakeStore {
     async fn complete_memories(
         &self,
         _: Lease,
-        _: &Conversation,
-        _: &[MemoryChange],
-        _: Option<&str>,
-        _: &str,
+        _: &ConversationId,
+        _: &Learned,
         _: Timestamp,
     ) -> Result<()> {
         unreachable!()
     }
     async fn memories(&self, _: &UserId, _: usize) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn all_memories(&self, _: usize) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn replaced_memories(&self, _: &ConversationId) -> Result<Vec<Memory>> {
         unreachable!()
     }
     async fn memory_count(&self, _: &UserId) -> Result<u64> {
@@ -237,6 +291,9 @@ impl Memories for FakeStore {
     async fn delete_memory(&self, _: &MemoryId, _: Timestamp) -> Result<bool> {
         unreachable!()
     }
+    async fn delete_memories(&self, _: &UserId, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
     async fn search_text(&self, _: &UserId, _: &str, _: usize) -> Result<Vec<MemoryId>> {
         unreachable!()
     }
@@ -246,11 +303,14 @@ impl Memories for FakeStore {
     async fn bind_embedding(&self, _: &str, _: usize) -> Result<()> {
         unreachable!()
     }
+    async fn memory_texts(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
     async fn replace_embeddings(
         &self,
         _: &str,
         _: usize,
-        _: &[(MemoryId, Vec<f32>)],
+        _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
         unreachable!()
     }
@@ -274,9 +334,6 @@ impl Deletions for FakeStore {
         _: Option<&UserId>,
         _: Timestamp,
     ) -> Result<Deleted> {
-        unreachable!()
-    }
-    async fn delete_memories(&self, _: &UserId, _: Option<&UserId>, _: Timestamp) -> Result<u64> {
         unreachable!()
     }
     async fn delete_audio(&self, _: &ConversationId, _: Timestamp) -> Result<Vec<String>> {

@@ -9,8 +9,10 @@ use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config;
 use crate::domain::conversation::{Progress, Window, WindowState};
+use crate::domain::ids::ConversationId;
 use crate::domain::job::{Job, JobKind, Lane, NewJob, Payload};
 use crate::domain::transcript::{Segment, plain_text};
+use crate::domain::version::{Settled, unsettled};
 use crate::jobs::worker::Handler;
 use crate::store::Store;
 
@@ -18,13 +20,40 @@ use crate::store::Store;
 pub struct Finish {
     store: Arc<dyn Store>,
     memory: config::Memory,
+    crops: bool,
     clock: Clock,
 }
 
 impl Finish {
-    /// With the rules on what is worth looking at for memories.
-    pub fn new(store: Arc<dyn Store>, memory: config::Memory, clock: Clock) -> Self {
-        Self { store, memory, clock }
+    /// With the rules on what is worth looking at for memories, and whether
+    /// recordings are cropped.
+    pub fn new(store: Arc<dyn Store>, memory: config::Memory, crops: bool, clock: Clock) -> Self {
+        Self { store, memory, crops, clock }
+    }
+
+    /// How a transcript of `id` made of `windows` ended, and what follows.
+    async fn settle(
+        &self,
+        id: &ConversationId,
+        version: u32,
+        windows: &[Window],
+    ) -> Result<Settled> {
+        let segments = transcript(windows);
+        let characters = plain_text(&segments).chars().count();
+        let job =
+            |kind| NewJob { kind, payload: Payload::Conversation(id.clone()), lane: Lane::Backlog };
+        let mut next = Vec::new();
+        let memory = if self.memory.enabled && characters >= self.memory.min_characters {
+            next.push(job(JobKind::Remember));
+            Progress::Pending
+        } else {
+            Progress::Skipped
+        };
+        // The speech in a recording does not change with its transcript.
+        if self.crops && self.store.crop(id).await?.is_none() {
+            next.push(job(JobKind::Crop));
+        }
+        Ok(Settled { version, transcription: outcome(windows, &segments), memory, next })
     }
 }
 
@@ -35,28 +64,15 @@ impl Handler for Finish {
     }
 
     async fn handle(&self, job: &Job) -> Result<()> {
-        let Payload::Conversation(id) = &job.payload else {
-            return Err(Error::new(Kind::NotFound, "the conversation to settle is gone"));
-        };
-        let windows = self.store.windows(id).await?;
-        let segments = transcript(&windows);
-        let transcription = outcome(&windows, &segments);
-        let characters = plain_text(&segments).chars().count();
-        let remember = self.memory.enabled && characters >= self.memory.min_characters;
-        let (memory, next) = if remember {
-            let job = NewJob {
-                kind: JobKind::Remember,
-                payload: Payload::Conversation(id.clone()),
-                lane: Lane::Backlog,
-            };
-            (Progress::Pending, vec![job])
-        } else {
-            (Progress::Skipped, Vec::new())
-        };
-        self.store
-            .finish_conversation(job.lease(), id, transcription, memory, &next, self.clock.now())
-            .await?;
-        tracing::info!(conversation = %id, transcription = transcription.as_str(), characters, "transcribed");
+        let gone = || Error::new(Kind::NotFound, "the conversation to settle is gone");
+        let Payload::Conversation(id) = &job.payload else { return Err(gone()) };
+        let versions = self.store.transcript_versions(id).await?;
+        let version = unsettled(&versions).ok_or_else(gone)?;
+        let windows = self.store.version_windows(id, version).await?;
+        let settled = self.settle(id, version, &windows).await?;
+        self.store.finish_conversation(job.lease(), id, &settled, self.clock.now()).await?;
+        let transcription = settled.transcription.as_str();
+        tracing::info!(conversation = %id, version, transcription, "transcribed");
         Ok(())
     }
 }
@@ -82,7 +98,6 @@ fn outcome(windows: &[Window], segments: &[Segment]) -> Progress {
 mod tests {
     use super::*;
     use crate::domain::conversation::Span;
-    use crate::domain::ids::ConversationId;
 
     fn window(seq: u32, state: WindowState, text: &str) -> Window {
         let segment = Segment {
@@ -96,6 +111,7 @@ mod tests {
         Window {
             id: i64::from(seq),
             conversation_id: ConversationId::from_text("c"),
+            version: 1,
             seq,
             spans: vec![Span { start: 0, end: 16_000 }],
             state,

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! window ─► transcribe ─┐
-//! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember
+//! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 
+pub mod crop;
 pub mod deletion;
 pub mod extract;
 pub mod file;

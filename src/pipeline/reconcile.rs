@@ -1,12 +1,13 @@
 //! The sweep: puts right what a crash, a power cut or a lost job left behind.
-//! Runs at start and every few minutes. It deletes nothing but the files of
-//! what somebody deleted.
+//! Runs at start and every few minutes. It deletes no recording but those that
+//! somebody deleted.
 //!
 //! - Those files go, if they were left when that was done.
 //! - A recording with no row gets one, under the user whose device its name says.
 //! - A conversation left open by a source that is gone is repaired, cut into
 //!   windows from where the store's knowledge ends, and closed.
 //! - Windows and conversations waiting without a job get one.
+//! - A cropped recording of no conversation is removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,11 +119,24 @@ impl Sweep {
                 ),
             }
         }
+        self.remove_orphans().await?;
         swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
         if swept != Swept::default() {
             self.wake.wake();
         }
         Ok(swept)
+    }
+
+    /// Removes cropped recordings that no conversation has: their rows come after
+    /// them, and go before them.
+    async fn remove_orphans(&self) -> Result<()> {
+        for name in self.recordings.scan_cropped().await? {
+            if self.store.conversation_by_crop(&name).await?.is_none() {
+                self.recordings.remove_cropped(&name).await?;
+                tracing::info!(file = name, "removed a cropped recording of no conversation");
+            }
+        }
+        Ok(())
     }
 
     /// Gives every recording without a row one, left open for [`Sweep::close`].

@@ -1,6 +1,7 @@
 //! Memories out of a conversation: extract facts, compare each with what is
 //! known, and apply what was decided in one transaction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,9 +11,10 @@ use super::finish::transcript;
 use super::prompts;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::conversation::Conversation;
+use crate::domain::conversation::{Conversation, Progress};
+use crate::domain::ids::MemoryId;
 use crate::domain::job::{Job, JobKind, Lane, Payload};
-use crate::domain::memory::{Memory, MemoryChange, MemoryEvent};
+use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent};
 use crate::domain::transcript::plain_text;
 use crate::embed::Embedder;
 use crate::index::Index;
@@ -51,7 +53,7 @@ impl Remember {
     /// What to do about one fact, given what is known.
     async fn decide(
         &self,
-        conversation: &Conversation,
+        known: &Known,
         fact: String,
         vector: Vec<f32>,
         taken: &[MemoryChange],
@@ -65,23 +67,64 @@ impl Remember {
         if said_already {
             return Ok(None);
         }
-        let near = self.index.nearest(&conversation.user_id, &vector, CANDIDATES).await?;
-        if near.first().is_some_and(|(_, likeness)| *likeness >= SAME) {
-            return Ok(None);
+        let near = known.near(self, &vector).await?;
+        if let Some((memory, likeness)) = near.first()
+            && *likeness >= SAME
+        {
+            return Ok(match known.before.contains_key(&memory.id) {
+                // It says so thanks to the set that is being replaced.
+                true => Some(MemoryChange::Update { id: memory.id.clone(), text: fact, vector }),
+                false => None,
+            });
         }
         let related: Vec<_> = near
             .into_iter()
-            .filter(|(id, likeness)| *likeness >= RELATED && !touches(taken, id.as_str()))
-            .map(|(id, _)| id)
+            .filter(|(memory, likeness)| *likeness >= RELATED && !touches(taken, &memory.id))
+            .map(|(memory, _)| memory)
+            .take(CANDIDATES)
             .collect();
-        let known = self.store.memories_by_id(&related).await?;
-        if known.is_empty() {
+        if related.is_empty() {
             return Ok(Some(MemoryChange::Add { text: fact, vector }));
         }
-        let texts: Vec<&str> = known.iter().map(|memory| memory.text.as_str()).collect();
+        let texts: Vec<&str> = related.iter().map(|memory| memory.text.as_str()).collect();
         let answer = self.llm.generate(prompts::decide(&fact, &texts, lane)).await?;
         let (event, number) = prompts::read_decision(&answer)?;
-        Ok(change(event, number.and_then(|n| known.get(n)), fact, vector))
+        Ok(change(event, number.and_then(|n| related.get(n)), fact, vector))
+    }
+}
+
+/// What is known besides the set of memories that a conversation has now: that
+/// one is to be replaced, and what it changed will say again what it said before.
+struct Known {
+    conversation: Conversation,
+    own: usize,
+    before: HashMap<MemoryId, Memory>,
+}
+
+impl Known {
+    async fn besides(store: &dyn Store, conversation: Conversation) -> Result<Self> {
+        let own = store.conversation_memories(&conversation.id).await?.len();
+        let replaced = store.replaced_memories(&conversation.id).await?;
+        let before = replaced.into_iter().map(|memory| (memory.id.clone(), memory)).collect();
+        Ok(Self { conversation, own, before })
+    }
+
+    /// The known memories nearest to `vector`, with their likeness.
+    async fn near(&self, from: &Remember, vector: &[f32]) -> Result<Vec<(Memory, f32)>> {
+        let wanted = CANDIDATES.saturating_add(self.own);
+        let near = from.index.nearest(&self.conversation.user_id, vector, wanted).await?;
+        let likeness: HashMap<MemoryId, f32> = near.iter().cloned().collect();
+        let ids: Vec<MemoryId> = near.into_iter().map(|(id, _)| id).collect();
+        let found = from.store.memories_by_id(&ids).await?.into_iter();
+        Ok(found
+            .filter_map(|memory| {
+                let likeness = likeness.get(&memory.id).copied()?;
+                if memory.conversation_id.as_ref() == Some(&self.conversation.id) {
+                    return Some((self.before.get(&memory.id)?.clone(), likeness));
+                }
+                Some((memory, likeness))
+            })
+            .collect())
     }
 }
 
@@ -103,9 +146,9 @@ fn change(
     }
 }
 
-fn touches(taken: &[MemoryChange], memory: &str) -> bool {
+fn touches(taken: &[MemoryChange], memory: &MemoryId) -> bool {
     taken.iter().any(|change| match change {
-        MemoryChange::Update { id, .. } | MemoryChange::Delete { id } => id.as_str() == memory,
+        MemoryChange::Update { id, .. } | MemoryChange::Delete { id } => id == memory,
         MemoryChange::Add { .. } => false,
     })
 }
@@ -129,35 +172,52 @@ impl Handler for Remember {
         let gone = || Error::new(Kind::NotFound, "the conversation to remember is gone");
         let Payload::Conversation(id) = &job.payload else { return Err(gone()) };
         let conversation = self.store.conversation(id).await?.ok_or_else(gone)?;
-        let segments = transcript(&self.store.windows(id).await?);
+        let versions = self.store.memory_versions(id).await?;
+        let awaited = versions.iter().find(|version| version.state == Progress::Pending);
+        let source = awaited.ok_or_else(gone)?.transcript_version;
+        let segments = transcript(&self.store.version_windows(id, source).await?);
         let lines: Vec<String> = segments.iter().map(|s| s.text.trim().to_owned()).collect();
 
         let facts = extract(self.llm.as_ref(), &lines, job.lane).await?;
+        let summary = summary(&facts);
         let mut changes = Vec::new();
         if !facts.is_empty() {
+            let known = Known::besides(self.store.as_ref(), conversation).await?;
             let vectors = self.embedder.embed(&facts).await?;
             if let Some(width) = vectors.first().map(Vec::len) {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }
             for (fact, vector) in facts.into_iter().zip(vectors) {
-                let decided = self.decide(&conversation, fact, vector, &changes, job.lane).await?;
-                changes.extend(decided);
+                changes.extend(self.decide(&known, fact, vector, &changes, job.lane).await?);
             }
         }
-        let title = title(&plain_text(&segments));
-        self.store
-            .complete_memories(
-                job.lease(),
-                &conversation,
-                &changes,
-                title.as_deref(),
-                prompts::VERSION,
-                self.clock.now(),
-            )
-            .await?;
-        tracing::info!(conversation = %id, changes = changes.len(), "remembered");
+        let learned = Learned {
+            changes,
+            title: title(&plain_text(&segments)),
+            summary,
+            model: self.llm.name(),
+            prompt_version: prompts::VERSION.into(),
+        };
+        self.store.complete_memories(job.lease(), id, &learned, self.clock.now()).await?;
+        tracing::info!(conversation = %id, changes = learned.changes.len(), "remembered");
         Ok(())
     }
+}
+
+/// The facts of a conversation as a summary: each is borne out by what was said.
+fn summary(facts: &[String]) -> Option<String> {
+    const LONGEST: usize = 400;
+    let mut summary = String::new();
+    for fact in facts {
+        if !summary.is_empty() && summary.chars().count() + fact.chars().count() >= LONGEST {
+            break;
+        }
+        if !summary.is_empty() {
+            summary.push(' ');
+        }
+        summary.push_str(fact);
+    }
+    (!summary.is_empty()).then_some(summary)
 }
 
 /// The first words of a transcript, as a title: nothing that was not said.
@@ -186,7 +246,7 @@ fn title(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
-    use crate::domain::ids::{MemoryId, UserId};
+    use crate::domain::ids::UserId;
 
     fn memory(id: &str) -> Memory {
         Memory {

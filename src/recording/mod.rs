@@ -14,6 +14,7 @@ use crate::domain::conversation::{Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::supervisor::blocking;
 
+mod cropped;
 mod recorder;
 mod wav_file;
 

@@ -4,23 +4,28 @@
 //! Each method is one transaction. What must not come apart is one method: a
 //! window and the job to transcribe it, a result and the completion of its job.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease, NewJob};
-use crate::domain::memory::{Memory, MemoryChange, MemoryHistory};
+use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
+use crate::domain::version::{
+    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+};
 
 pub mod sqlite;
 
 /// All of the store.
-pub trait Store: Users + Conversations + Jobs + Memories + Deletions {}
+pub trait Store: Users + Conversations + Versions + Jobs + Memories + Deletions {}
 
-impl<T: Users + Conversations + Jobs + Memories + Deletions> Store for T {}
+impl<T: Users + Conversations + Versions + Jobs + Memories + Deletions> Store for T {}
 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,7 +135,7 @@ pub trait Conversations: Send + Sync {
     -> Result<Vec<Conversation>>;
     /// Conversations that were never closed.
     async fn open_conversations(&self) -> Result<Vec<Conversation>>;
-    /// The windows of a conversation in order.
+    /// The windows of a conversation's active transcript, in order.
     async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>>;
     /// One window.
     async fn window(&self, id: WindowId) -> Result<Option<Window>>;
@@ -144,20 +149,68 @@ pub trait Conversations: Send + Sync {
         engine: &str,
         at: Timestamp,
     ) -> Result<()>;
-    /// Completes a [`JobKind::Finish`] job: how transcription ended, where
-    /// memory stands, and the jobs that follow.
+    /// Completes a [`JobKind::Finish`] job: how a transcript ended. One that is
+    /// complete becomes the active one; one that failed beside an active one
+    /// changes nothing else, and nothing follows from it.
     async fn finish_conversation(
         &self,
         lease: Lease,
         id: &ConversationId,
-        transcription: Progress,
-        memory: Progress,
-        next: &[NewJob],
+        settled: &Settled,
         at: Timestamp,
     ) -> Result<()>;
     /// Makes transcription jobs for windows that wait without a live job, and
     /// finish jobs for closed conversations left unsettled. Returns how many.
     async fn requeue_lost(&self, at: Timestamp) -> Result<usize>;
+}
+
+/// What is made of a conversation: its transcripts and sets of memories, of each
+/// of which one is active, and its cropped recording.
+#[async_trait]
+pub trait Versions: Send + Sync {
+    /// What goes with each of those conversations.
+    async fn details(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, Details>>;
+    /// The transcripts of a conversation, oldest first.
+    async fn transcript_versions(&self, id: &ConversationId) -> Result<Vec<TranscriptVersion>>;
+    /// The sets of memories of a conversation, oldest first.
+    async fn memory_versions(&self, id: &ConversationId) -> Result<Vec<MemoryVersion>>;
+    /// The windows of one transcript, in order.
+    async fn version_windows(&self, id: &ConversationId, version: u32) -> Result<Vec<Window>>;
+    /// Begins a new transcript of a closed conversation: the windows of the
+    /// active one again, each with its job. `Conflict` while one is being made.
+    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<u32>;
+    /// Shows that transcript. `Conflict` while it is being made.
+    async fn activate_transcript(&self, id: &ConversationId, version: u32) -> Result<()>;
+    /// Begins a new set of memories from that transcript, or the active one.
+    /// `Conflict` while one is being made.
+    async fn reprocess_memory(
+        &self,
+        id: &ConversationId,
+        transcript: Option<u32>,
+        at: Timestamp,
+    ) -> Result<u32>;
+    /// Shows that set of memories in place of the active one, and undoes what
+    /// the latter did to memories of other conversations. `Conflict` for one
+    /// that is not complete.
+    async fn activate_memory(&self, id: &ConversationId, version: u32, at: Timestamp)
+    -> Result<()>;
+    /// Corrects a segment of the active transcript. False when that changes
+    /// nothing; `NotFound` without such a segment, `BadInput` when it would end
+    /// before it starts.
+    async fn edit_segment(
+        &self,
+        id: &ConversationId,
+        index: usize,
+        edit: &SegmentEdit,
+    ) -> Result<bool>;
+    /// Notes that somebody speaks in a conversation.
+    async fn add_speaker(&self, id: &ConversationId, speaker: &str) -> Result<()>;
+    /// The cropped recording of a conversation, once that is made.
+    async fn crop(&self, id: &ConversationId) -> Result<Option<Crop>>;
+    /// The conversation whose cropped recording has that file name.
+    async fn conversation_by_crop(&self, audio_path: &str) -> Result<Option<Conversation>>;
+    /// Completes a [`JobKind::Crop`] job.
+    async fn complete_crop(&self, lease: Lease, id: &ConversationId, crop: &Crop) -> Result<()>;
 }
 
 /// The job queue.
@@ -194,20 +247,23 @@ pub trait Jobs: Send + Sync {
 /// same database.
 #[async_trait]
 pub trait Memories: Send + Sync {
-    /// Completes a [`JobKind::Remember`] job: applies `changes`, each with its
-    /// history row, and records where the conversation's memory step stands.
-    #[allow(clippy::too_many_arguments)]
+    /// Completes a [`JobKind::Remember`] job: the set of memories that was being
+    /// made takes the place of the active one. Applies the changes, each with its
+    /// history row.
     async fn complete_memories(
         &self,
         lease: Lease,
-        conversation: &Conversation,
-        changes: &[MemoryChange],
-        title: Option<&str>,
-        prompt_version: &str,
+        id: &ConversationId,
+        learned: &Learned,
         at: Timestamp,
     ) -> Result<()>;
     /// Memories of `user`, newest first.
     async fn memories(&self, user: &UserId, limit: usize) -> Result<Vec<Memory>>;
+    /// Memories of everybody, newest first.
+    async fn all_memories(&self, limit: usize) -> Result<Vec<Memory>>;
+    /// What memories said before the active set of a conversation changed or
+    /// deleted them.
+    async fn replaced_memories(&self, id: &ConversationId) -> Result<Vec<Memory>>;
     /// How many memories `user` has.
     async fn memory_count(&self, user: &UserId) -> Result<u64>;
     /// The memories that came from a conversation, oldest first.
@@ -218,6 +274,8 @@ pub trait Memories: Send + Sync {
     async fn memories_by_id(&self, ids: &[MemoryId]) -> Result<Vec<Memory>>;
     /// Forgets a memory, with a history row. False when it was not there.
     async fn delete_memory(&self, id: &MemoryId, at: Timestamp) -> Result<bool>;
+    /// Forgets all memories of `user`; returns how many.
+    async fn delete_memories(&self, user: &UserId, at: Timestamp) -> Result<usize>;
     /// Memories of `user` that share words with `query`, best first (BM25).
     async fn search_text(&self, user: &UserId, query: &str, limit: usize) -> Result<Vec<MemoryId>>;
     /// The past of a memory, oldest first.
@@ -225,14 +283,16 @@ pub trait Memories: Send + Sync {
     /// Ties the stored vectors to an embedding model: remembers it the first
     /// time. `Conflict`, naming both, when another model or width is in use.
     async fn bind_embedding(&self, model: &str, width: usize) -> Result<()>;
+    /// The texts of all memories, of sets that are not active too; each once.
+    async fn memory_texts(&self) -> Result<Vec<String>>;
     /// Ties the store to another embedding model (`friend-lite reindex`): gives
-    /// every memory its new vector, or changes nothing. `Conflict` when a memory
-    /// is not among `embeddings`.
+    /// every memory the new vector of its text, or changes nothing. `Conflict`
+    /// when a text is not among `embeddings`.
     async fn replace_embeddings(
         &self,
         model: &str,
         width: usize,
-        embeddings: &[(MemoryId, Vec<f32>)],
+        embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()>;
 }
 
@@ -243,8 +303,8 @@ pub trait Memories: Send + Sync {
 #[async_trait]
 pub trait Deletions: Send + Sync {
     /// Deletes a conversation with its windows and jobs, and with `memories`
-    /// those that came from it and their history; else these stay, without a
-    /// conversation. `NotFound` without one, `Conflict` while it is open.
+    /// those that came from it and their history, which brings back what they
+    /// had replaced; else they stay, without a conversation. `NotFound` without one, `Conflict` while it is open.
     async fn delete_conversation(
         &self,
         id: &ConversationId,
@@ -262,13 +322,6 @@ pub trait Deletions: Send + Sync {
         actor: Option<&UserId>,
         at: Timestamp,
     ) -> Result<Deleted>;
-    /// Deletes every memory of `user` with its history; how many there were.
-    async fn delete_memories(
-        &self,
-        user: &UserId,
-        actor: Option<&UserId>,
-        at: Timestamp,
-    ) -> Result<u64>;
     /// Lets go of the audio of a conversation and keeps all else; the names of
     /// the files that are to go, none when they went before. `NotFound` without
     /// one, `Conflict` unless it is closed and all of it is transcribed.

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{complete, enqueue, finish_if_settled};
-use super::{SqliteStore, deletions, rows, sql_limit};
+use super::{SqliteStore, deletions, rows, sql_limit, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Window};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ConversationId, UserId, WindowId};
 use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
 use crate::domain::transcript::Segment;
+use crate::domain::version::Settled;
 use crate::store::Conversations;
 
 #[async_trait]
@@ -56,7 +57,7 @@ impl Conversations for SqliteStore {
                 params![id.as_str(), rows::signed(samples)],
             )?;
             if known == 0 {
-                return Err(none());
+                return Err(no_conversation());
             }
             insert_window(tx, &id, &window, lane, at)
         })
@@ -83,7 +84,7 @@ impl Conversations for SqliteStore {
             if closed == 0 {
                 return match one(tx, &id)? {
                     Some(_) => Ok(()),
-                    None => Err(none()),
+                    None => Err(no_conversation()),
                 };
             }
             let lane = lane_of_close(tx, &id, reason)?;
@@ -148,8 +149,8 @@ impl Conversations for SqliteStore {
     async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>> {
         let id = id.clone();
         self.read(move |db| {
-            let sql = "select * from windows where conversation_id = ?1 order by seq";
-            rows::all(db, sql, [id.as_str()], rows::window)
+            let sql = format!("{} where w.conversation_id = ?1 order by w.seq", ACTIVE_WINDOWS);
+            rows::all(db, &sql, [id.as_str()], rows::window)
         })
         .await
     }
@@ -189,21 +190,24 @@ impl Conversations for SqliteStore {
         &self,
         lease: Lease,
         id: &ConversationId,
-        transcription: Progress,
-        memory: Progress,
-        next: &[NewJob],
+        settled: &Settled,
         at: Timestamp,
     ) -> Result<()> {
-        let (id, next) = (id.clone(), next.to_vec());
+        let (id, settled) = (id.clone(), settled.clone());
         self.write(move |tx| {
-            complete(tx, lease, JobKind::Finish, Payload::Conversation(id.clone()), at)?;
-            rows::run(
-                tx,
-                "update conversations set transcription = ?2, memory = ?3 where id = ?1",
-                params![id.as_str(), transcription.as_str(), memory.as_str()],
-            )?;
+            let subject = Payload::Conversation(id.clone());
+            let lane = complete(tx, lease, JobKind::Finish, subject, at)?;
+            if versions::settle_transcript(tx, &id, &settled, at)? {
+                if settled.next.iter().any(|job| job.kind == JobKind::Remember) {
+                    versions::begin_memory(tx, &id, settled.version, at)?;
+                }
+                settled.next.iter().try_for_each(|job| enqueue(tx, job, at))?;
+            }
             clear_error(tx, &id)?;
-            next.iter().try_for_each(|job| enqueue(tx, job, at))
+            if versions::pending_transcript(tx, &id)?.is_some() {
+                finish_if_settled(tx, &id, lane, at)?;
+            }
+            Ok(())
         })
         .await
     }
@@ -218,6 +222,11 @@ impl Conversations for SqliteStore {
         .await
     }
 }
+
+/// Windows of active transcripts.
+pub(super) const ACTIVE_WINDOWS: &str = "select w.* from windows w
+     join transcript_versions v on v.conversation_id = w.conversation_id
+                               and v.version = w.version and v.active";
 
 /// The conversation of that id.
 pub(super) fn one(db: &Connection, id: &ConversationId) -> Result<Option<Conversation>> {
@@ -261,6 +270,12 @@ fn insert(tx: &Connection, new: &Conversation) -> Result<()> {
             new.time_estimated,
         ],
     )?;
+    rows::run(
+        tx,
+        "insert into transcript_versions (conversation_id, version, active, state, created_at)
+         values (?1, 1, 1, ?2, ?3)",
+        params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
+    )?;
     Ok(())
 }
 
@@ -273,9 +288,10 @@ fn insert_window(
 ) -> Result<()> {
     let inserted: Option<WindowId> = rows::first(
         tx,
-        "insert into windows (conversation_id, seq, spans, state)
-         values (?1, ?2, ?3, 'waiting')
-         on conflict (conversation_id, seq) do nothing returning id",
+        // Only the first transcript is made while audio arrives.
+        "insert into windows (conversation_id, version, seq, spans, state)
+         values (?1, 1, ?2, ?3, 'waiting')
+         on conflict (conversation_id, version, seq) do nothing returning id",
         params![id.as_str(), window.seq, rows::to_json(&window.spans)?],
         |row| row.get(0),
     )?;
@@ -297,7 +313,8 @@ fn lane_of_close(tx: &Connection, id: &ConversationId, reason: CloseReason) -> R
     let earlier = rows::first(
         tx,
         "select j.lane from windows w join jobs j on j.window_id = w.id
-         where w.conversation_id = ?1 order by w.seq desc, j.id desc limit 1",
+         where w.conversation_id = ?1 and w.version = 1
+         order by w.seq desc, j.id desc limit 1",
         [id.as_str()],
         rows::lane,
     )?;
@@ -318,7 +335,9 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
     let unsettled = conversations_without(
         tx,
         "select id from conversations c
-         where ended_at is not null and transcription = 'PENDING'
+         where ended_at is not null and exists (
+             select 1 from transcript_versions v
+             where v.conversation_id = c.id and v.state = 'PENDING')
          and not exists (
              select 1 from windows w where w.conversation_id = c.id and w.state = 'waiting')
          and not exists (
@@ -329,7 +348,9 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
     let unremembered = conversations_without(
         tx,
         "select id from conversations c
-         where transcription = 'COMPLETED' and memory = 'PENDING'
+         where exists (
+             select 1 from memory_versions v
+             where v.conversation_id = c.id and v.state = 'PENDING')
          and not exists (
              select 1 from jobs j where j.conversation_id = c.id
              and j.kind in ('finish', 'remember') and j.state in ('ready', 'leased'))
@@ -346,6 +367,6 @@ fn conversations_without(tx: &Connection, sql: &str) -> Result<Vec<ConversationI
     rows::all(tx, sql, [], |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)))
 }
 
-pub(super) fn none() -> Error {
+pub(super) fn no_conversation() -> Error {
     Error::new(Kind::NotFound, "there is no such conversation")
 }

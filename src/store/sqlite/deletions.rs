@@ -11,11 +11,16 @@ use crate::domain::ids::{ConversationId, UserId};
 use crate::store::{Deleted, Deletions, UserData};
 
 /// Closed conversations whose audio nothing waits for: every word of it is
-/// there, or there is none in it.
+/// there, or there is none in it, and no step is still to read it.
 const TRANSCRIBED: &str = "ended_at is not null and audio_deleted_at is null
     and transcription in ('COMPLETED', 'EMPTY', 'SKIPPED')
+    and not exists (select 1 from transcript_versions v
+                    where v.conversation_id = conversations.id and v.state = 'PENDING')
     and not exists (select 1 from windows w
-                    where w.conversation_id = conversations.id and w.state <> 'done')";
+                    where w.conversation_id = conversations.id and w.state <> 'done')
+    and not exists (select 1 from jobs j
+                    where j.conversation_id = conversations.id and j.kind = 'crop'
+                      and j.state in ('ready', 'leased'))";
 
 #[async_trait]
 impl Deletions for SqliteStore {
@@ -28,12 +33,12 @@ impl Deletions for SqliteStore {
     ) -> Result<Deleted> {
         let (id, actor) = (id.clone(), actor.cloned());
         self.write(move |tx| {
-            let found = conversations::one(tx, &id)?.ok_or_else(conversations::none)?;
+            let found = conversations::one(tx, &id)?.ok_or_else(conversations::no_conversation)?;
             if found.is_open() {
                 return Err(recording("this conversation"));
             }
             let memories = match memories {
-                true => memories::forget(tx, "conversation_id", id.as_str())?,
+                true => memories::forget_of_conversation(tx, &id, at)?,
                 false => 0,
             };
             let files = note_files(tx, "id = ?1", id.as_str(), at)?;
@@ -58,7 +63,7 @@ impl Deletions for SqliteStore {
                     .ok_or_else(users::none)?;
             let mut deleted = Deleted::default();
             if data.memories {
-                deleted.memories = memories::forget(tx, "user_id", id.as_str())?;
+                deleted.memories = memories::forget_of_user(tx, &id)?;
             }
             if data.conversations {
                 if exists(tx, "conversations where user_id = ?1 and ended_at is null", &id)? {
@@ -85,25 +90,10 @@ impl Deletions for SqliteStore {
         .await
     }
 
-    async fn delete_memories(
-        &self,
-        user: &UserId,
-        actor: Option<&UserId>,
-        at: Timestamp,
-    ) -> Result<u64> {
-        let (user, actor) = (user.clone(), actor.cloned());
-        self.write(move |tx| {
-            let deleted = memories::forget(tx, "user_id", user.as_str())?;
-            users::audit(tx, at, actor.as_ref(), "memories-deleted", user.as_str())?;
-            Ok(deleted)
-        })
-        .await
-    }
-
     async fn delete_audio(&self, id: &ConversationId, at: Timestamp) -> Result<Vec<String>> {
         let id = id.clone();
         self.write(move |tx| {
-            let found = conversations::one(tx, &id)?.ok_or_else(conversations::none)?;
+            let found = conversations::one(tx, &id)?.ok_or_else(conversations::no_conversation)?;
             if !found.has_audio() {
                 return Ok(Vec::new());
             }
@@ -118,6 +108,8 @@ impl Deletions for SqliteStore {
                     "this conversation is not transcribed yet, so its audio is kept",
                 ));
             }
+            let sql = "delete from crops where conversation_id = ?1";
+            rows::run(tx, sql, [id.as_str()])?;
             users::audit(tx, at, None, "audio-deleted", id.as_str())?;
             Ok(files)
         })
@@ -170,6 +162,9 @@ fn note_files(tx: &Connection, which: &str, key: &str, at: Timestamp) -> Result<
     let sql = format!(
         "insert into deletions (name, at)
          select audio_path, ?2 from conversations where {which} and audio_deleted_at is null
+         union
+         select x.audio_path, ?2 from crops x join conversations c on c.id = x.conversation_id
+         where c.{which} and x.audio_path is not null
          on conflict do nothing returning name"
     );
     rows::all(tx, &sql, params![key, at.millis()], |row| row.get(0))

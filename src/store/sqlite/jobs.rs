@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{finish_if_settled, stale};
-use super::{SqliteStore, rows, sql_limit};
+use super::{SqliteStore, rows, sql_limit, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{ConversationId, JobId, WindowId};
@@ -153,57 +153,44 @@ impl Jobs for SqliteStore {
 
 /// Marks what a dead job worked on as failed.
 fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()> {
-    match &job.payload {
-        Payload::Window(window) => {
-            let Some(conversation) = set_window(tx, *window, "failed")? else { return Ok(()) };
-            rows::run(
-                tx,
-                "update conversations set error = ?2 where id = ?1",
-                [conversation.as_str(), error],
-            )?;
-            finish_if_settled(tx, &conversation, job.lane, at)
-        }
-        Payload::Conversation(id) => {
-            rows::run(
-                tx,
-                match job.kind {
-                    JobKind::Remember => {
-                        "update conversations set memory = 'FAILED', error = ?2 where id = ?1"
-                    }
-                    JobKind::Transcribe | JobKind::Finish => {
-                        "update conversations set transcription = 'FAILED', error = ?2
-                         where id = ?1"
-                    }
-                },
-                [id.as_str(), error],
-            )?;
-            Ok(())
-        }
+    let id = match &job.payload {
+        Payload::Window(window) => match set_window(tx, *window, "failed")? {
+            Some((conversation, _)) => conversation,
+            None => return Ok(()),
+        },
+        Payload::Conversation(id) => id.clone(),
+    };
+    let sql = "update conversations set error = ?2 where id = ?1";
+    rows::run(tx, sql, [id.as_str(), error])?;
+    match job.kind {
+        JobKind::Transcribe => finish_if_settled(tx, &id, job.lane, at),
+        JobKind::Finish => versions::fail_transcript(tx, &id),
+        JobKind::Remember => versions::fail_memory(tx, &id),
+        JobKind::Crop => Ok(()),
     }
 }
 
 /// Marks what a job works on as waiting again.
 fn reopen(tx: &Connection, job: &Job) -> Result<()> {
-    let transcription = "update conversations set transcription = 'PENDING' where id = ?1";
-    let memory = "update conversations set memory = 'PENDING' where id = ?1";
-    let (sql, id) = match &job.payload {
-        Payload::Window(window) => match set_window(tx, *window, "waiting")? {
-            Some(conversation) => (transcription, conversation),
-            None => return Ok(()),
+    match (&job.payload, job.kind) {
+        (Payload::Window(window), _) => match set_window(tx, *window, "waiting")? {
+            Some((conversation, version)) => {
+                versions::reopen_transcript(tx, &conversation, Some(version))
+            }
+            None => Ok(()),
         },
-        Payload::Conversation(id) if job.kind == JobKind::Remember => (memory, id.clone()),
-        Payload::Conversation(id) => (transcription, id.clone()),
-    };
-    rows::run(tx, sql, [id.as_str()])?;
-    Ok(())
+        (Payload::Conversation(id), JobKind::Remember) => versions::reopen_memory(tx, id),
+        (Payload::Conversation(_), JobKind::Crop) => Ok(()),
+        (Payload::Conversation(id), _) => versions::reopen_transcript(tx, id, None),
+    }
 }
 
-/// Sets the state of a window; returns its conversation.
-fn set_window(tx: &Connection, id: WindowId, state: &str) -> Result<Option<ConversationId>> {
+/// Sets the state of a window; returns its conversation and version.
+fn set_window(tx: &Connection, id: WindowId, state: &str) -> Result<Option<(ConversationId, u32)>> {
     rows::first(
         tx,
-        "update windows set state = ?2 where id = ?1 returning conversation_id",
+        "update windows set state = ?2 where id = ?1 returning conversation_id, version",
         params![id, state],
-        |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)),
+        |row| Ok((ConversationId::from_text(row.get::<_, String>(0)?), row.get(1)?)),
     )
 }

@@ -1,16 +1,18 @@
 //! Memories, with their full-text and vector indexes and their history.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::complete;
-use super::{SqliteStore, conversations, rows, sql_limit, vectors, words};
+use super::{SqliteStore, conversations, rows, shelf, sql_limit, vectors, versions, words};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{Conversation, Progress};
 use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::job::{JobKind, Lease, Payload};
-use crate::domain::memory::{Memory, MemoryChange, MemoryEvent, MemoryHistory};
+use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent, MemoryHistory};
 use crate::store::Memories;
 
 #[async_trait]
@@ -18,28 +20,42 @@ impl Memories for SqliteStore {
     async fn complete_memories(
         &self,
         lease: Lease,
-        conversation: &Conversation,
-        changes: &[MemoryChange],
-        title: Option<&str>,
-        prompt_version: &str,
+        id: &ConversationId,
+        learned: &Learned,
         at: Timestamp,
     ) -> Result<()> {
-        let (id, changes) = (conversation.id.clone(), changes.to_vec());
-        let (title, prompt_version) = (title.map(str::to_owned), prompt_version.to_owned());
+        let (id, learned) = (id.clone(), learned.clone());
         self.write(move |tx| {
             complete(tx, lease, JobKind::Remember, Payload::Conversation(id.clone()), at)?;
-            let conversation = conversations::one(tx, &id)?
-                .ok_or_else(|| Error::new(Kind::NotFound, "there is no such conversation"))?;
-            let learned = Learned { tx, conversation, prompt_version, at };
-            changes.iter().try_for_each(|change| learned.apply(change))?;
+            let conversation =
+                conversations::one(tx, &id)?.ok_or_else(conversations::no_conversation)?;
+            let version = versions::pending_memory(tx, &id)?;
+            shelf::deactivate(tx, &id, at)?;
+            let changes = Changes { tx, conversation, version, learned: &learned, at };
+            learned.changes.iter().try_for_each(|change| changes.apply(change))?;
 
-            let any = !changes.is_empty() || !of_conversation(tx, &id)?.is_empty();
-            let memory = if any { Progress::Completed } else { Progress::Empty };
+            let any = !learned.changes.is_empty();
+            let state = if any { Progress::Completed } else { Progress::Empty };
             rows::run(
                 tx,
-                "update conversations set memory = ?2, title = coalesce(?3, title) where id = ?1",
-                params![id.as_str(), memory.as_str(), title],
+                "update memory_versions set active = 1, state = ?3, model = ?4,
+                                            prompt_version = ?5, completed_at = ?6
+                 where conversation_id = ?1 and version = ?2",
+                params![
+                    id.as_str(),
+                    version,
+                    state.as_str(),
+                    learned.model,
+                    learned.prompt_version,
+                    at.millis(),
+                ],
             )?;
+            rows::run(
+                tx,
+                "update conversations set title = coalesce(?2, title), summary = ?3 where id = ?1",
+                params![id.as_str(), learned.title, learned.summary],
+            )?;
+            versions::mirror(tx, &id)?;
             conversations::clear_error(tx, &id)
         })
         .await
@@ -51,6 +67,25 @@ impl Memories for SqliteStore {
             let sql =
                 select_memory("where user_id = ?1 order by created_at desc, seq desc limit ?2");
             rows::all(db, &sql, params![user.as_str(), sql_limit(limit)], rows::memory)
+        })
+        .await
+    }
+
+    async fn all_memories(&self, limit: usize) -> Result<Vec<Memory>> {
+        self.read(move |db| {
+            let sql = select_memory("order by created_at desc, seq desc limit ?1");
+            rows::all(db, &sql, [sql_limit(limit)], rows::memory)
+        })
+        .await
+    }
+
+    async fn replaced_memories(&self, id: &ConversationId) -> Result<Vec<Memory>> {
+        let id = id.clone();
+        self.read(move |db| {
+            let sql = "select s.* from shelved_memories s join memory_versions v
+                           on v.conversation_id = s.by_conversation and v.version = s.by_version
+                       where s.by_conversation = ?1 and v.active order by s.seq";
+            rows::all(db, sql, [id.as_str()], rows::memory)
         })
         .await
     }
@@ -88,8 +123,27 @@ impl Memories for SqliteStore {
     async fn delete_memory(&self, id: &MemoryId, at: Timestamp) -> Result<bool> {
         let id = id.clone();
         self.write(move |tx| match Row::find(tx, &id)? {
-            Some(row) => row.delete(tx, &id, at).map(|()| true),
+            Some(row) => {
+                row.delete(tx, &id, at)?;
+                shelf::forget(tx, &id).map(|()| true)
+            }
             None => Ok(false),
+        })
+        .await
+    }
+
+    async fn delete_memories(&self, user: &UserId, at: Timestamp) -> Result<usize> {
+        let user = user.clone();
+        self.write(move |tx| {
+            let sql = "select id from memories where user_id = ?1 order by seq";
+            let ids = rows::all(tx, sql, [user.as_str()], rows::memory_id)?;
+            for id in &ids {
+                if let Some(row) = Row::find(tx, id)? {
+                    row.delete(tx, id, at)?;
+                }
+            }
+            rows::run(tx, "delete from shelved_memories where user_id = ?1", [user.as_str()])?;
+            Ok(ids.len())
         })
         .await
     }
@@ -124,29 +178,39 @@ impl Memories for SqliteStore {
         self.write(move |tx| vectors::bind(tx, &model, width)).await
     }
 
+    async fn memory_texts(&self) -> Result<Vec<String>> {
+        self.read(|db| {
+            let sql = "select text from memories union select text from shelved_memories";
+            rows::all(db, sql, [], |row| row.get(0))
+        })
+        .await
+    }
+
     async fn replace_embeddings(
         &self,
         model: &str,
         width: usize,
-        embeddings: &[(MemoryId, Vec<f32>)],
+        embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
-        let (model, embeddings) = (model.to_owned(), embeddings.to_vec());
+        let model = model.to_owned();
         self.write(move |tx| {
+            let vector_of = |text: &str| {
+                embeddings.get(text).ok_or_else(|| {
+                    Error::new(
+                        Kind::Conflict,
+                        "memories were added meanwhile; run `friend-lite reindex` again",
+                    )
+                })
+            };
             vectors::rebind(tx, &model, width)?;
-            for (id, vector) in &embeddings {
-                // One that was deleted meanwhile needs no vector.
-                if let Some(row) = Row::find(tx, id)? {
-                    row.set_embedding(tx, vector)?;
-                }
+            let sql = "select seq, user_id, text from memories";
+            for row in rows::all(tx, sql, [], Row::read)? {
+                row.set_embedding(tx, vector_of(&row.text)?)?;
             }
-            let indexed = vectors::count(tx)?;
-            let memories: i64 =
-                tx.query_row("select count(*) from memories", [], |row| row.get(0))?;
-            if indexed != memories {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    "memories were added meanwhile; run `friend-lite reindex` again",
-                ));
+            let sql = "select seq, user_id, text from shelved_memories";
+            for row in rows::all(tx, sql, [], Row::read)? {
+                let sql = "update shelved_memories set embedding = ?2 where seq = ?1";
+                rows::run(tx, sql, params![row.seq, vectors::to_blob(vector_of(&row.text)?)])?;
             }
             Ok(())
         })
@@ -155,14 +219,15 @@ impl Memories for SqliteStore {
 }
 
 /// What one conversation taught, on its way into the store.
-struct Learned<'a> {
+struct Changes<'a> {
     tx: &'a Connection,
     conversation: Conversation,
-    prompt_version: String,
+    version: u32,
+    learned: &'a Learned,
     at: Timestamp,
 }
 
-impl Learned<'_> {
+impl Changes<'_> {
     fn apply(&self, change: &MemoryChange) -> Result<()> {
         match change {
             MemoryChange::Add { text, vector } => self.add(text, vector),
@@ -172,10 +237,17 @@ impl Learned<'_> {
                 None => self.add(text, vector),
             },
             MemoryChange::Delete { id } => match self.own(id)? {
-                Some(row) => row.delete(self.tx, id, self.at),
+                Some(row) => {
+                    shelf::keep(self.tx, &row, Some(self.set()))?;
+                    row.delete(self.tx, id, self.at)
+                }
                 None => Ok(()),
             },
         }
+    }
+
+    fn set(&self) -> shelf::Set<'_> {
+        (&self.conversation.id, self.version)
     }
 
     /// The row of a memory. `Forbidden` when it is somebody else's.
@@ -194,16 +266,17 @@ impl Learned<'_> {
         rows::run(
             self.tx,
             "insert into memories (id, user_id, text, conversation_id, client_id,
-                                   prompt_version, created_at, updated_at, embedding)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, x'')",
+                                   prompt_version, created_at, updated_at, embedding, version)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, x'', ?8)",
             params![
                 id.as_str(),
                 user.as_str(),
                 text,
                 self.conversation.id.as_str(),
                 self.conversation.client_id.as_str(),
-                self.prompt_version,
+                self.learned.prompt_version,
                 self.at.millis(),
+                self.version,
             ],
         )?;
         let row =
@@ -214,18 +287,20 @@ impl Learned<'_> {
     }
 
     fn update(&self, row: &Row, id: &MemoryId, text: &str, vector: &[f32]) -> Result<()> {
+        shelf::keep(self.tx, row, Some(self.set()))?;
         rows::run(
             self.tx,
             "update memories set text = ?2, conversation_id = ?3, client_id = ?4,
-                                 prompt_version = ?5, updated_at = ?6
+                                 prompt_version = ?5, updated_at = ?6, version = ?7
              where seq = ?1",
             params![
                 row.seq,
                 text,
                 self.conversation.id.as_str(),
                 self.conversation.client_id.as_str(),
-                self.prompt_version,
+                self.learned.prompt_version,
                 self.at.millis(),
+                self.version,
             ],
         )?;
         row.set_embedding(self.tx, vector)?;
@@ -235,26 +310,33 @@ impl Learned<'_> {
 }
 
 /// A stored memory, as far as changing it needs.
-struct Row {
-    seq: i64,
+pub(super) struct Row {
+    pub(super) seq: i64,
     user: UserId,
     text: String,
 }
 
 impl Row {
-    fn find(db: &Connection, id: &MemoryId) -> Result<Option<Self>> {
-        rows::first(
-            db,
-            "select seq, user_id, text from memories where id = ?1",
-            [id.as_str()],
-            |row| {
-                Ok(Self {
-                    seq: row.get(0)?,
-                    user: UserId::from_text(row.get::<_, String>(1)?),
-                    text: row.get(2)?,
-                })
-            },
-        )
+    pub(super) fn find(db: &Connection, id: &MemoryId) -> Result<Option<Self>> {
+        let sql = "select seq, user_id, text from memories where id = ?1";
+        rows::first(db, sql, [id.as_str()], Self::read)
+    }
+
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seq: row.get(0)?,
+            user: UserId::from_text(row.get::<_, String>(1)?),
+            text: row.get(2)?,
+        })
+    }
+
+    /// Indexes a memory that has come back with its embedding.
+    pub(super) fn show(&self, tx: &Connection, id: &MemoryId, at: Timestamp) -> Result<()> {
+        let sql = "select embedding from memories where seq = ?1";
+        let blob: Vec<u8> = tx.prepare_cached(sql)?.query_row([self.seq], |row| row.get(0))?;
+        vectors::put(tx, self.seq, &self.user, &vectors::from_blob(&blob))?;
+        self.index_text(tx, &self.text)?;
+        self.note(tx, id, MemoryEvent::Add, None, Some(&self.text), at)
     }
 
     fn set_embedding(&self, tx: &Connection, vector: &[f32]) -> Result<()> {
@@ -269,7 +351,7 @@ impl Row {
         Ok(())
     }
 
-    fn delete(&self, tx: &Connection, id: &MemoryId, at: Timestamp) -> Result<()> {
+    pub(super) fn delete(&self, tx: &Connection, id: &MemoryId, at: Timestamp) -> Result<()> {
         unindex(tx, self.seq)?;
         rows::run(tx, "delete from memories where seq = ?1", [self.seq])?;
         self.note(tx, id, MemoryEvent::Delete, Some(&self.text), None, at)
@@ -294,10 +376,39 @@ impl Row {
     }
 }
 
-/// Forgets every memory whose `column` is `key`, and its history too; how many
-/// there were.
-pub(super) fn forget(tx: &Connection, column: &str, key: &str) -> Result<u64> {
-    let sql = format!("select seq, id from memories where {column} = ?1");
+/// Forgets the memories of a conversation for good, in all their versions and
+/// with their history; what they had replaced comes back. How many were shown.
+pub(super) fn forget_of_conversation(
+    tx: &Connection,
+    id: &ConversationId,
+    at: Timestamp,
+) -> Result<u64> {
+    let shown = of_conversation(tx, id)?.len();
+    shelf::deactivate(tx, id, at)?;
+    purge(tx, "conversation_id = ?1", id.as_str())?;
+    rows::run(
+        tx,
+        "delete from memory_history where memory_id in (
+             select id from shelved_memories where conversation_id = ?1)
+         and memory_id not in (select id from memories)",
+        [id.as_str()],
+    )?;
+    rows::run(tx, "delete from shelved_memories where conversation_id = ?1", [id.as_str()])?;
+    Ok(shown as u64)
+}
+
+/// Forgets all memories of a user for good; how many were shown.
+pub(super) fn forget_of_user(tx: &Connection, id: &UserId) -> Result<u64> {
+    let shown = purge(tx, "user_id = ?1", id.as_str())?;
+    for table in ["shelved_memories", "memory_history"] {
+        rows::run(tx, &format!("delete from {table} where user_id = ?1"), [id.as_str()])?;
+    }
+    Ok(shown)
+}
+
+/// Deletes memories with their history; how many.
+fn purge(tx: &Connection, which: &str, key: &str) -> Result<u64> {
+    let sql = format!("select seq, id from memories where {which}");
     let found = rows::all(tx, &sql, [key], |row| {
         Ok((row.get::<_, i64>(0)?, MemoryId::from_text(row.get::<_, String>(1)?)))
     })?;
@@ -305,10 +416,6 @@ pub(super) fn forget(tx: &Connection, column: &str, key: &str) -> Result<u64> {
         unindex(tx, *seq)?;
         rows::run(tx, "delete from memories where seq = ?1", [seq])?;
         rows::run(tx, "delete from memory_history where memory_id = ?1", [id.as_str()])?;
-    }
-    if column == "user_id" {
-        // Also of those that were forgotten one by one.
-        rows::run(tx, "delete from memory_history where user_id = ?1", [key])?;
     }
     Ok(found.len() as u64)
 }
@@ -321,7 +428,7 @@ fn unindex(tx: &Connection, seq: i64) -> Result<()> {
 }
 
 /// A query for memories without their embedding, which is large.
-fn select_memory(rest: &str) -> String {
+pub(super) fn select_memory(rest: &str) -> String {
     format!(
         "select id, user_id, text, conversation_id, client_id, prompt_version,
                 created_at, updated_at

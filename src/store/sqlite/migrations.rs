@@ -6,7 +6,11 @@ use crate::base::error::{Error, Kind, Result};
 
 /// Step n brings a database of version n - 1 to version n. Steps that have
 /// shipped are never edited.
-const STEPS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.
 pub(super) fn pending(connection: &Connection) -> Result<bool> {
@@ -14,16 +18,31 @@ pub(super) fn pending(connection: &Connection) -> Result<bool> {
 }
 
 /// Brings the schema up to date, each step in a transaction of its own.
+///
+/// A step may make a table anew: references to it are not followed meanwhile,
+/// and all are checked before the step is committed.
 pub(super) fn run(connection: &mut Connection) -> Result<()> {
-    loop {
-        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = version(&tx)?;
-        let Some(step) = STEPS.get(done) else { return Ok(()) };
-        tx.execute_batch(step)?;
-        tx.pragma_update(None, "user_version", sql_version(done + 1))?;
-        tx.commit()?;
-        tracing::debug!(version = done + 1, "database schema brought up to date");
+    connection.pragma_update(None, "foreign_keys", false)?;
+    while step(connection)? {}
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Takes the next step; false when there is none.
+fn step(connection: &mut Connection) -> Result<bool> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = version(&tx)?;
+    let Some(step) = STEPS.get(done) else { return Ok(false) };
+    tx.execute_batch(step)?;
+    let dangling = tx.prepare("pragma foreign_key_check")?.exists([])?;
+    if dangling {
+        let message = format!("schema step {} leaves references to rows that are gone", done + 1);
+        return Err(Error::new(Kind::Storage, message));
     }
+    tx.pragma_update(None, "user_version", sql_version(done + 1))?;
+    tx.commit()?;
+    tracing::debug!(version = done + 1, "database schema brought up to date");
+    Ok(true)
 }
 
 fn version(connection: &Connection) -> Result<usize> {
@@ -61,5 +80,43 @@ mod tests {
         let error = pending(&connection).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         assert!(error.message().contains("install the newer"), "{}", error.message());
+    }
+    #[test]
+    fn what_an_older_version_wrote_is_kept() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(STEPS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        connection
+            .execute_batch(
+                "insert into users values ('u', 'u@example.com', 'h', null, 1, 0, 1, 0, 0);
+                 insert into conversations values
+                     ('done', 'u', 'c', 'a.wav', 1, 9, 'silence', 5, 'COMPLETED', 'COMPLETED', null, null),
+                     ('open', 'u', 'c', 'b.wav', 2, null, null, 5, 'PENDING', 'PENDING', null, null);
+                 insert into windows (id, conversation_id, seq, spans, state, segments) values
+                     (7, 'done', 0, '[]', 'done', '[1]'), (9, 'open', 0, '[]', 'waiting', '[]');
+                 insert into jobs (kind, window_id, unique_key, lane, state, run_at, created_at, updated_at)
+                     values ('transcribe', 9, 'transcribe:9', 1, 'ready', 0, 0, 0);
+                 insert into memories (id, user_id, text, conversation_id, prompt_version,
+                                       created_at, updated_at, embedding)
+                     values ('m', 'u', 'fact', 'done', '1', 3, 3, x'');",
+            )
+            .unwrap();
+        run(&mut connection).unwrap();
+
+        let text = |sql: &str| -> String {
+            connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+        };
+        let list = "select group_concat(id || ':' || version || ':' || seq || ':' || segments, ' ')
+                    from windows";
+        assert_eq!(text(list), "7:1:0:[1] 9:1:0:[]");
+        assert_eq!(text("select group_concat(window_id, ' ') from jobs"), "9");
+        let versions = "select group_concat(conversation_id || version || active || state, ' ')";
+        assert_eq!(
+            text(&format!("{versions} from transcript_versions")),
+            "done11COMPLETED open11PENDING"
+        );
+        assert_eq!(text(&format!("{versions} from memory_versions")), "done11COMPLETED");
+        assert_eq!(text("select id || version from memories"), "m1");
+        assert_eq!(text("select cast(foreign_keys as text) from pragma_foreign_keys"), "1");
     }
 }

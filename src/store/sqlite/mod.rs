@@ -14,8 +14,10 @@ mod migrations;
 mod queue;
 mod readers;
 mod rows;
+mod shelf;
 mod users;
 pub(crate) mod vectors;
+mod versions;
 mod words;
 mod writer;
 

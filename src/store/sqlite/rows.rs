@@ -12,6 +12,7 @@ use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
 use crate::domain::user::{Device, User};
+use crate::domain::version::{Crop, MemoryVersion, TranscriptVersion};
 
 type Read<T> = rusqlite::Result<T>;
 
@@ -105,12 +106,51 @@ pub(super) fn window(row: &Row<'_>) -> Read<Window> {
     Ok(Window {
         id: row.get("id")?,
         conversation_id: ConversationId::from_text(text(row, "conversation_id")?),
+        version: row.get("version")?,
         seq: row.get("seq")?,
         spans: json(row, "spans")?,
         state: name(row, "state", WindowState::from_name)?,
         segments: json(row, "segments")?,
         engine: row.get("engine")?,
     })
+}
+
+pub(super) fn transcript_version(row: &Row<'_>) -> Read<TranscriptVersion> {
+    Ok(TranscriptVersion {
+        version: row.get("version")?,
+        active: row.get("active")?,
+        state: name(row, "state", Progress::from_name)?,
+        engine: row.get("engine")?,
+        created_at: timestamp(row, "created_at")?,
+        completed_at: moment(row, "completed_at")?,
+    })
+}
+
+pub(super) fn memory_version(row: &Row<'_>) -> Read<MemoryVersion> {
+    Ok(MemoryVersion {
+        version: row.get("version")?,
+        active: row.get("active")?,
+        transcript_version: row.get("transcript_version")?,
+        state: name(row, "state", Progress::from_name)?,
+        memories: unsigned(row, "memories")?,
+        model: row.get("model")?,
+        prompt_version: row.get("prompt_version")?,
+        created_at: timestamp(row, "created_at")?,
+        completed_at: moment(row, "completed_at")?,
+    })
+}
+
+pub(super) fn crop(row: &Row<'_>) -> Read<Crop> {
+    Ok(Crop {
+        audio_path: row.get("audio_path")?,
+        spans: json(row, "spans")?,
+        at: timestamp(row, "at")?,
+    })
+}
+
+/// The column `conversation_id`, where it cannot be null.
+pub(super) fn conversation_id(row: &Row<'_>) -> Read<ConversationId> {
+    Ok(ConversationId::from_text(text(row, "conversation_id")?))
 }
 
 pub(super) fn job(row: &Row<'_>) -> Read<Job> {
@@ -180,6 +220,11 @@ fn timestamp(row: &Row<'_>, column: &str) -> Read<Timestamp> {
     Ok(Timestamp::from_millis(row.get(column)?))
 }
 
+fn moment(row: &Row<'_>, column: &str) -> Read<Option<Timestamp>> {
+    let millis: Option<i64> = row.get(column)?;
+    Ok(millis.map(Timestamp::from_millis))
+}
+
 fn unsigned(row: &Row<'_>, column: &str) -> Read<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| unreadable(Type::Integer, format!("{column} {value}")))
@@ -190,7 +235,7 @@ fn name<T>(row: &Row<'_>, column: &str, parse: fn(&str) -> Option<T>) -> Read<T>
     parse(&value).ok_or_else(|| unreadable(Type::Text, format!("{column} {value:?}")))
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Read<T> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Read<T> {
     serde_json::from_str(&text(row, column)?)
         .map_err(|error| unreadable(Type::Text, format!("{column}: {error}")))
 }

@@ -10,10 +10,11 @@ use crate::base::clock::Timestamp;
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Span, Window};
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 use crate::domain::job::{Job, JobKind, Lane, NewJob, Payload};
-use crate::domain::memory::{Memory, MemoryChange};
+use crate::domain::memory::{Learned, Memory, MemoryChange};
 use crate::domain::transcript::Segment;
 use crate::domain::user::User;
-use crate::store::{Conversations, Jobs, Memories, Users};
+use crate::domain::version::{Settled, unsettled};
+use crate::store::{Conversations, Jobs, Memories, Users, Versions};
 
 /// Width of the vectors in these tests.
 pub(crate) const WIDTH: usize = 64;
@@ -80,6 +81,17 @@ pub(crate) fn unit(mut v: Vec<f32>) -> Vec<f32> {
 
 pub(crate) fn add(text: &str, axis: usize) -> MemoryChange {
     MemoryChange::Add { text: text.into(), vector: vector(axis) }
+}
+
+/// What a look at a conversation taught: `changes`.
+pub(crate) fn learned(changes: &[MemoryChange]) -> Learned {
+    Learned {
+        changes: changes.to_vec(),
+        title: Some("A title".into()),
+        summary: Some("A summary.".into()),
+        model: "test-llm".into(),
+        prompt_version: "v1".into(),
+    }
 }
 
 impl Fixture {
@@ -152,19 +164,16 @@ impl Fixture {
     pub(crate) async fn finish(&self) -> ConversationId {
         let job = self.claim(JobKind::Finish).await.unwrap();
         let Payload::Conversation(id) = &job.payload else { panic!("{job:?}") };
+        let versions = self.store.transcript_versions(id).await.unwrap();
         let next =
             NewJob { kind: JobKind::Remember, payload: job.payload.clone(), lane: Lane::Live };
-        self.store
-            .finish_conversation(
-                job.lease(),
-                id,
-                Progress::Completed,
-                Progress::Pending,
-                &[next],
-                at(6),
-            )
-            .await
-            .unwrap();
+        let settled = Settled {
+            version: unsettled(&versions).unwrap(),
+            transcription: Progress::Completed,
+            memory: Progress::Pending,
+            next: vec![next],
+        };
+        self.store.finish_conversation(job.lease(), id, &settled, at(6)).await.unwrap();
         id.clone()
     }
 
@@ -173,20 +182,17 @@ impl Fixture {
         let id = self.opened(user).await;
         self.close(&id, &[]).await;
         self.finish().await;
+        self.learn(&id, changes).await
+    }
+
+    /// Completes the next remember job, which is to be of conversation `id`, with
+    /// `changes`; its memories.
+    pub(crate) async fn learn(&self, id: &ConversationId, changes: &[MemoryChange]) -> Vec<Memory> {
         let job = self.claim(JobKind::Remember).await.unwrap();
         self.store.bind_embedding("test-model", WIDTH).await.unwrap();
-        self.store
-            .complete_memories(
-                job.lease(),
-                &self.get(&id).await,
-                changes,
-                Some("A title"),
-                "v1",
-                at(7),
-            )
-            .await
-            .unwrap();
-        self.store.conversation_memories(&id).await.unwrap()
+        let learned = learned(changes);
+        self.store.complete_memories(job.lease(), id, &learned, at(7)).await.unwrap();
+        self.store.conversation_memories(id).await.unwrap()
     }
 
     /// Runs a query that gives one number, on the database itself.

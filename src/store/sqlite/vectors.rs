@@ -106,11 +106,6 @@ pub(super) fn delete(tx: &Connection, seq: i64) -> Result<()> {
     Ok(())
 }
 
-/// How many memories are indexed.
-pub(super) fn count(tx: &Connection) -> Result<i64> {
-    Ok(tx.query_row("select count(*) from memory_vectors", [], |row| row.get(0))?)
-}
-
 /// The `k` memories of `user` nearest to `vector`, nearest first, with their
 /// cosine similarity; none while no model is bound. `Conflict` for a vector of
 /// another width than the index has.
@@ -149,6 +144,11 @@ fn candidates(k: usize) -> usize {
 /// A vector as it is kept in `memories`: little-endian f32.
 pub(super) fn to_blob(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The vector in such a blob.
+pub(super) fn from_blob(blob: &[u8]) -> Vec<f32> {
+    blob.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
 }
 
 fn bound(db: &Connection) -> Result<Option<(String, usize)>> {

@@ -282,6 +282,7 @@ mod tests {
         Window {
             id: 1,
             conversation_id: ConversationId::from_text("c"),
+            version: 1,
             seq: 0,
             spans: spans.iter().map(|&(start, end)| Span { start, end }).collect(),
             state,

@@ -3,6 +3,7 @@ use crate::domain::conversation::{CloseReason, Progress, WindowState};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::{JobKind, Lane, Lease, Payload};
 use crate::domain::transcript::plain_text;
+use crate::domain::version::Settled;
 use crate::store::sqlite::testing::{Fixture, at, conversation, segment, window};
 use crate::store::{Conversations, Jobs};
 
@@ -198,10 +199,13 @@ async fn a_finish_job_at_work_is_started_over_when_a_transcript_arrives() {
     let early = f.claim(JobKind::Finish).await.unwrap();
     f.store.retry_job(job.id, at(10)).await.unwrap();
     f.transcribe("at last").await;
-    let stale = f
-        .store
-        .finish_conversation(early.lease(), &id, Progress::Failed, Progress::Skipped, &[], at(11))
-        .await;
+    let settled = Settled {
+        version: 1,
+        transcription: Progress::Failed,
+        memory: Progress::Skipped,
+        next: vec![],
+    };
+    let stale = f.store.finish_conversation(early.lease(), &id, &settled, at(11)).await;
     assert_eq!(stale.unwrap_err().kind(), Kind::Conflict);
     let again = f.claim(JobKind::Finish).await.unwrap();
     assert_eq!((again.id, again.attempts), (early.id, 1));

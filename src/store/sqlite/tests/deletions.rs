@@ -2,7 +2,8 @@ use crate::base::error::Kind;
 use crate::domain::conversation::{Conversation, Progress};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::JobKind;
-use crate::store::sqlite::testing::{Fixture, add, at, conversation, window};
+use crate::domain::memory::MemoryChange;
+use crate::store::sqlite::testing::{Fixture, add, at, conversation, vector, window};
 use crate::store::{Conversations, Deletions, Jobs, Memories, UserData, UserUpdate, Users};
 
 const ALL: UserData = UserData { conversations: true, memories: true };
@@ -130,14 +131,23 @@ async fn a_user_goes_with_the_data_that_was_named_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn all_memories_of_one_user_go_and_nobody_elses() {
+async fn what_a_deleted_conversation_had_replaced_comes_back() {
     let f = Fixture::new();
-    let (anna, bert) = (f.user("anna").await, f.user("bert").await);
-    f.remember(&anna, &[add("Anna likes tea", 1), add("Anna has a dog", 2)]).await;
-    f.remember(&bert, &[add("Bert likes tea", 3)]).await;
-    assert_eq!(f.store.delete_memories(&anna.id, None, at(9)).await.unwrap(), 2);
-    assert_eq!(f.store.memory_count(&anna.id).await.unwrap(), 0);
-    assert_eq!(f.rows().await[3..], [1, 1, 1, 1]);
+    let anna = f.user("anna").await;
+    let old = f.remember(&anna, &[add("Anna drinks tea", 1)]).await.remove(0);
+    let change = MemoryChange::Update {
+        id: old.id.clone(),
+        text: "Anna drinks coffee, not tea".into(),
+        vector: vector(2),
+    };
+    let new = f.remember(&anna, &[change]).await.remove(0);
+    let id = new.conversation_id.unwrap();
+    let deleted = f.store.delete_conversation(&id, true, None, at(9)).await.unwrap();
+    assert_eq!(deleted.memories, 1);
+    let back = f.store.memory(&old.id).await.unwrap().unwrap();
+    assert_eq!((back.text, back.conversation_id), (old.text, old.conversation_id));
+    assert_eq!(f.rows().await[3..6], [1, 1, 1]);
+    assert_eq!(f.number("select count(*) from shelved_memories").await, 0);
 }
 
 #[tokio::test]

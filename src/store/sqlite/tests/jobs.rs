@@ -127,7 +127,7 @@ async fn dead_work_that_is_queued_again_is_not_queued_twice() {
     f.store.fail_job(finish.lease(), "x", None, at(5)).await.unwrap();
     f.store
         .write(|tx| {
-            tx.execute("update conversations set transcription = 'PENDING'", [])?;
+            tx.execute("update transcript_versions set state = 'PENDING'", [])?;
             Ok(())
         })
         .await

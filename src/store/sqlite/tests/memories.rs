@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use crate::base::error::Kind;
@@ -8,7 +10,7 @@ use crate::domain::memory::{MemoryChange, MemoryEvent};
 use crate::index::Index;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::store::Memories;
-use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, unit, vector};
+use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, learned, unit, vector};
 
 async fn texts(f: &Fixture, user: &crate::domain::user::User, query: &str) -> Vec<String> {
     let ids = f.store.search_text(&user.id, query, 10).await.unwrap();
@@ -102,25 +104,21 @@ async fn the_memories_of_others_cannot_be_changed() {
     f.close(&id, &[]).await;
     f.finish().await;
     let job = f.claim(JobKind::Remember).await.unwrap();
-    let conversation = f.get(&id).await;
     for change in [
         MemoryChange::Delete { id: hers.id.clone() },
         MemoryChange::Update { id: hers.id.clone(), text: "mine".into(), vector: vector(1) },
     ] {
-        let changes = [add("a fact of Bert", 2), change];
-        let refused = f
-            .store
-            .complete_memories(job.lease(), &conversation, &changes, None, "v1", at(8))
-            .await;
+        let learned = learned(&[add("a fact of Bert", 2), change]);
+        let refused = f.store.complete_memories(job.lease(), &id, &learned, at(8)).await;
         assert_eq!(refused.unwrap_err().kind(), Kind::Forbidden);
     }
     assert_eq!(f.store.memory(&hers.id).await.unwrap(), Some(hers));
     assert_eq!(f.store.memory_count(&bert.id).await.unwrap(), 0, "all or nothing");
     assert_eq!(f.get(&id).await.memory, Progress::Pending);
 
-    f.store.complete_memories(job.lease(), &conversation, &[], None, "v1", at(9)).await.unwrap();
+    f.store.complete_memories(job.lease(), &id, &learned(&[]), at(9)).await.unwrap();
     assert_eq!(f.get(&id).await.memory, Progress::Empty);
-    let again = f.store.complete_memories(job.lease(), &conversation, &[], None, "v1", at(9)).await;
+    let again = f.store.complete_memories(job.lease(), &id, &learned(&[]), at(9)).await;
     assert_eq!(again.unwrap_err().kind(), Kind::Conflict);
 }
 
@@ -176,16 +174,14 @@ async fn one_embedding_model_at_a_time() {
     }
 
     let index = SqliteVecIndex::new(&f.store);
-    let refused = f.store.replace_embeddings("other-model", 3, &[]).await;
+    let refused = f.store.replace_embeddings("other-model", 3, HashMap::new()).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(index.nearest(&anna.id, &vector(1), 1).await.unwrap().len(), 1, "unchanged");
 
     let short = unit(vec![1.0, 2.0, 3.0]);
-    let stranger = (MemoryId::generate(), short.clone());
-    f.store
-        .replace_embeddings("other-model", 3, &[(memory.id.clone(), short.clone()), stranger])
-        .await
-        .unwrap();
+    assert_eq!(f.store.memory_texts().await.unwrap(), ["one"]);
+    let vectors = ["one", "a stranger"].map(|text| (text.to_owned(), short.clone()));
+    f.store.replace_embeddings("other-model", 3, vectors.into()).await.unwrap();
     f.store.bind_embedding("other-model", 3).await.unwrap();
     let near = index.nearest(&anna.id, &short, 1).await.unwrap();
     assert_eq!(near[0].0, memory.id);
@@ -200,12 +196,11 @@ async fn a_vector_of_the_wrong_shape_is_refused() {
     f.close(&id, &[]).await;
     f.finish().await;
     let lease = f.claim(JobKind::Remember).await.unwrap().lease();
-    let conversation = f.get(&id).await;
     let complete = |vector: Vec<f32>| {
-        let (store, conversation) = (&f.store, &conversation);
+        let (store, id) = (&f.store, &id);
         async move {
-            let change = [MemoryChange::Add { text: "x".into(), vector }];
-            let done = store.complete_memories(lease, conversation, &change, None, "v", at(8));
+            let learned = learned(&[MemoryChange::Add { text: "x".into(), vector }]);
+            let done = store.complete_memories(lease, id, &learned, at(8));
             done.await.map_err(|e| e.kind())
         }
     };

@@ -7,3 +7,4 @@ mod memories;
 mod model;
 mod opening;
 mod users;
+mod versions;

@@ -8,6 +8,7 @@ use crate::base::error::Kind;
 use crate::domain::conversation::{CloseReason, Progress};
 use crate::domain::ids::{ConversationId, JobId};
 use crate::domain::job::{Job, JobKind, Lane, Lease, Payload};
+use crate::domain::version::Settled;
 use crate::store::sqlite::testing::{Fixture, at, segment, window};
 use crate::store::{Conversations, Jobs};
 
@@ -153,8 +154,13 @@ async fn complete(f: &Fixture, id: &ConversationId, job: &Job, now: u64) -> Resu
             f.store.complete_window(job.lease(), *window, &[segment("x")], "e", at(now)).await
         }
         Payload::Conversation(_) => {
-            let (done, skipped) = (Progress::Completed, Progress::Skipped);
-            f.store.finish_conversation(job.lease(), id, done, skipped, &[], at(now)).await
+            let settled = Settled {
+                version: 1,
+                transcription: Progress::Completed,
+                memory: Progress::Skipped,
+                next: vec![],
+            };
+            f.store.finish_conversation(job.lease(), id, &settled, at(now)).await
         }
     };
     done.map_err(|error| error.kind())

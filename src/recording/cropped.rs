@@ -1,0 +1,178 @@
+//! Cropped recordings: the speech of a recording in a file of its own, which can
+//! be made again at any time.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::wav_file::WavFile;
+use super::{MAX_READ, Recordings, failed};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Context, Kind, Result};
+use crate::domain::conversation::Span;
+use crate::domain::ids::ConversationId;
+use crate::supervisor::blocking;
+
+/// Begins the name of a cropped recording, which is no recording by its name.
+const PREFIX: &str = "cropped_";
+/// Ends the name of one that is being written.
+const PART: &str = ".part";
+/// What has not been written to for this long is not being written any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+impl Recordings {
+    /// The file name of a conversation's cropped recording.
+    pub fn cropped_name(id: &ConversationId) -> String {
+        format!("{PREFIX}{id}.wav")
+    }
+
+    /// Writes `spans` of the recording `source`, one after the other, to the file
+    /// `name`, in place of an earlier one: there is a whole file of that name or
+    /// none, at any time.
+    ///
+    /// # Errors
+    /// As [`Recordings::read`]; `NoSpace` or `Storage` when it cannot be written.
+    pub async fn write_cropped(&self, source: &str, name: &str, spans: &[Span]) -> Result<()> {
+        let path = self.path(name)?;
+        let part = self.dir.join(format!(".{name}{PART}"));
+        let mut file = {
+            let (part, dir) = (part.clone(), self.dir.clone());
+            blocking(move || {
+                remove(part.clone())?;
+                WavFile::create(&part, &dir)
+            })
+            .await?
+        };
+        for piece in spans.iter().flat_map(|span| pieces(*span)) {
+            file.add(self.read(source, &[piece]).await?);
+            file = blocking(move || file.sync().map(|()| file)).await?;
+        }
+        let dir = self.dir.clone();
+        blocking(move || {
+            let cannot = |error| failed("cannot create", &path, error);
+            std::fs::rename(&part, &path).map_err(cannot)?;
+            File::open(&dir).and_then(|dir| dir.sync_all()).map_err(cannot)
+        })
+        .await
+    }
+
+    /// Removes a cropped recording. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// `Storage` when it cannot be removed.
+    pub async fn remove_cropped(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        blocking(move || remove(path)).await
+    }
+
+    /// The cropped recordings there are; removes what was left half written.
+    /// Neither counts before it has been left alone for an hour.
+    ///
+    /// # Errors
+    /// `Storage` when the directory cannot be read.
+    pub async fn scan_cropped(&self) -> Result<Vec<String>> {
+        let (dir, now) = (self.dir.clone(), self.clock.now());
+        blocking(move || {
+            let failed = "cannot list the recordings";
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(&dir).context(Kind::Storage, failed)? {
+                let entry = entry.context(Kind::Storage, failed)?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let half = name.strip_prefix('.').is_some_and(|name| name.ends_with(PART));
+                let written = name.trim_start_matches('.').starts_with(PREFIX);
+                // One that is gone meanwhile is not there.
+                let Ok(metadata) = entry.metadata() else { continue };
+                let seconds = std::os::unix::fs::MetadataExt::mtime(&metadata);
+                let modified = Timestamp::from_millis(seconds.saturating_mul(1000));
+                if !written || now.since(modified) < ABANDONED {
+                    continue;
+                }
+                match half {
+                    true => remove(entry.path())?,
+                    false => found.push(name),
+                }
+            }
+            found.sort();
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// A span in pieces that can be read at once.
+fn pieces(span: Span) -> impl Iterator<Item = Span> {
+    let starts = (span.start..span.end).step_by(usize::try_from(MAX_READ).unwrap_or(usize::MAX));
+    starts.map(move |start| Span { start, end: span.end.min(start + MAX_READ) })
+}
+
+fn remove(path: PathBuf) -> Result<()> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(failed("cannot remove", &path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::domain::conversation::Conversation;
+    use crate::domain::ids::{ClientId, UserId};
+
+    fn conversation() -> Conversation {
+        let (id, client_id) = (ConversationId::generate(), ClientId::from_text("1-phone"));
+        let started_at = Timestamp::from_millis(1_753_190_000_000);
+        let name = Recordings::file_name(started_at, &client_id, &id);
+        let user = UserId::from_text("507f1f77bcf86cd799439011");
+        Conversation::begin(id, user, client_id, name, started_at)
+    }
+
+    #[tokio::test]
+    async fn spans_become_a_file_of_their_own_that_is_no_recording() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let recordings = Recordings::open(dir.path(), Duration::ZERO, clock).unwrap();
+        let conversation = conversation();
+        let mut recorder = recordings.create(&conversation).await.unwrap();
+        let sound: Vec<i16> = (0..2_000_000).map(|n| (n % 30_000) as i16).collect();
+        recorder.append(&sound).await.unwrap();
+        recorder.close().await;
+
+        let name = Recordings::cropped_name(&conversation.id);
+        let spans = [Span { start: 10, end: 1_200_010 }, Span { start: 1_900_000, end: 2_000_000 }];
+        // A crash left half of one behind.
+        std::fs::write(recordings.dir().join(format!(".{name}.part")), b"half").unwrap();
+        for _ in 0..2 {
+            recordings.write_cropped(&conversation.audio_path, &name, &spans).await.unwrap();
+            let wav = hound::WavReader::open(recordings.dir().join(&name)).unwrap();
+            let kept: Vec<i16> = wav.into_samples().map(Result::unwrap).collect();
+            assert!(kept.iter().eq(sound[10..1_200_010].iter().chain(&sound[1_900_000..])));
+        }
+        assert_eq!(Recordings::origin(&name), None, "the sweep must not adopt it");
+        assert_eq!(std::fs::read_dir(recordings.dir()).unwrap().count(), 2);
+        recordings.remove_cropped(&name).await.unwrap();
+        recordings.remove_cropped(&name).await.unwrap();
+        assert_eq!(std::fs::read_dir(recordings.dir()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_alone_for_an_hour_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Clock::system().now();
+        let at = |later: u64| {
+            let clock = Clock::simulated(now.plus(Duration::from_secs(later)));
+            Recordings::open(dir.path(), Duration::ZERO, clock).unwrap()
+        };
+        let name = Recordings::cropped_name(&ConversationId::generate());
+        let half = at(0).dir().join(format!(".{name}.part"));
+        std::fs::write(at(0).dir().join(&name), b"whole").unwrap();
+        std::fs::write(&half, b"half").unwrap();
+        assert_eq!(at(60).scan_cropped().await.unwrap(), Vec::<String>::new());
+        assert!(half.exists());
+        assert_eq!(at(7_200).scan_cropped().await.unwrap(), [name]);
+        assert!(!half.exists());
+    }
+}
