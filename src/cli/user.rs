@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::User;
 use crate::http::auth::password::{self, Passwords};
-use crate::http::auth::{add_user, normal_email};
+use crate::http::auth::{NewUser, add_user, normal_email};
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::reconcile::LiveConversations;
 use crate::store::{Store, UserData, UserUpdate};
@@ -141,7 +141,8 @@ impl People<'_> {
         chosen: Chosen,
     ) -> Result<String> {
         let hash = self.passwords.hash(&chosen.text).await?;
-        let user = add_user(self.store, self.clock, email, hash, name, admin).await?;
+        let new = NewUser { is_superuser: admin, ..NewUser::new(email, hash, name) };
+        let user = add_user(self.store, self.clock, None, new).await?;
         Ok(chosen.told_after(format!("added {} ({})", user.email, user.id)))
     }
 
@@ -313,6 +314,10 @@ mod tests {
         assert!(people.passwords.verify("another one", Some(now.password_hash)).await.unwrap());
 
         let conversation = fixture.opened(&ann).await;
+        // Somebody has to be able to manage the daemon.
+        let last = people.remove("ann@example.com", true).await.unwrap_err();
+        assert!(last.message().contains("last administrator"), "{last}");
+        people.add("max@example.com", None, true, typed("long enough")).await.unwrap();
         let refused = people.remove("ann@example.com", false).await.unwrap_err();
         assert!(refused.message().contains("nothing was deleted"), "{refused}");
         let refused = people.remove("ann@example.com", true).await.unwrap_err();

@@ -23,6 +23,8 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("AUTH_SECRET_KEY", "auth", "secret_key"),
     ("ADMIN_EMAIL", "auth", "admin_email"),
     ("ADMIN_PASSWORD", "auth", "admin_password"),
+    ("COOKIE_SECURE", "auth", "cookie_secure"),
+    ("CORS_ORIGINS", "server", "cors_origins"),
     ("AUDIO_CROPPING_ENABLED", "cropping", "enabled"),
     ("MIN_SPEECH_SEGMENT_DURATION", "cropping", "min_speech"),
     ("CROPPING_CONTEXT_PADDING", "cropping", "padding"),

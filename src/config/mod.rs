@@ -11,6 +11,7 @@ mod validate;
 
 pub use interval::Interval;
 pub use secret::Secret;
+pub(crate) use validate::network;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,13 @@ section!(
         max_streams_per_user: usize = 64,
         /// A stream that sends nothing, not even a ping answer, is ended after this.
         stream_timeout: Interval = Interval::from_secs(30),
+        /// Reverse proxies, as addresses or networks (`10.0.0.0/8`), whose word on
+        /// where a request comes from (`X-Forwarded-For`) is taken.
+        trusted_proxies: Vec<String> = Vec::new(),
+        /// Pages of other servers that may use the API from a browser:
+        /// `https://dash.example.com`. Their scripts may then act for whoever is
+        /// logged in.
+        cors_origins: Vec<String> = Vec::new(),
     }
 );
 
@@ -115,6 +123,8 @@ section!(
         admin_password: Secret = Secret::default(),
         /// How long a login lasts.
         token_lifetime: Interval = Interval::from_secs(3600),
+        /// Send the login cookie over HTTPS alone.
+        cookie_secure: bool = false,
         /// Work factor of bcrypt (4 to 31); each step doubles the time of a login.
         bcrypt_cost: u32 = 12,
         /// Failed logins from one address, or for one account, before a pause.

@@ -1,7 +1,9 @@
 //! Rules between values that types alone cannot hold.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::Config;
 use crate::base::error::{Error, Kind, Result};
@@ -27,6 +29,16 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        for proxy in &self.server.trusted_proxies {
+            require(network(proxy).is_some(), "server.trusted_proxies", || {
+                format!("`{proxy}` is neither an address nor a network such as 10.0.0.0/8")
+            })?;
+        }
+        for origin in &self.server.cors_origins {
+            require(is_origin(origin), "server.cors_origins", || {
+                format!("`{origin}` is not an origin such as https://dash.example.com")
+            })?;
+        }
         positive("auth.token_lifetime", self.auth.token_lifetime.get())?;
         positive("auth.login_window", self.auth.login_window.get())?;
         require(self.auth.login_attempts >= 1, "auth.login_attempts", || {
@@ -117,6 +129,20 @@ impl Config {
     }
 }
 
+/// The network that `text` names: `10.0.0.0/8`, or one address.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Whether a browser can call `text` the origin of a page: no path, and no `*`,
+/// since every page would act for whoever is logged in.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+    })
+}
+
 fn positive(key: &str, value: Duration) -> Result<()> {
     require(!value.is_zero(), key, || "must be longer than zero".into())
 }
@@ -140,6 +166,25 @@ mod tests {
         config.server.listen = "somewhere".into();
         let message = config.validate().unwrap_err().to_string();
         assert!(message.starts_with("server.listen: `somewhere`"), "{message}");
+
+        for (proxy, good) in
+            [("10.0.0.0/8", true), ("127.0.0.1", true), ("fd00::/8", true), ("10.0.0", false)]
+        {
+            let mut config = Config::default();
+            config.server.trusted_proxies = vec![proxy.into()];
+            assert_eq!(config.validate().is_ok(), good, "{proxy}");
+        }
+        for (origin, good) in [
+            ("https://dash.example.com", true),
+            ("http://[fd00::1]:5173", true),
+            ("*", false),
+            ("https://", false),
+            ("https://dash.example.com/", false),
+        ] {
+            let mut config = Config::default();
+            config.server.cors_origins = vec![origin.into()];
+            assert_eq!(config.validate().is_ok(), good, "{origin}");
+        }
 
         let mut config = Config::default();
         config.transcribe.window_max = super::super::Interval::from_secs(40);

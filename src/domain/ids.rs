@@ -65,6 +65,12 @@ pub type WindowId = i64;
 pub type JobId = i64;
 
 impl UserId {
+    /// The id in `text`: 24 hex digits, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hex.then(|| Self(text.to_ascii_lowercase()))
+    }
+
     /// A new id in the shape of an ObjectId: four bytes of time, eight random.
     pub fn generate(now_seconds: i64) -> Self {
         let time = u32::try_from(now_seconds.rem_euclid(1 << 32)).unwrap_or(0);

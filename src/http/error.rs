@@ -170,6 +170,11 @@ impl Problem {
         }
     }
 
+    /// What is wrong at a place deeper down.
+    pub fn at(kind: &str, loc: Vec<String>, msg: &str) -> Self {
+        Self { kind: kind.to_owned(), loc, msg: msg.to_owned(), input: None }
+    }
+
     /// A field that must be there.
     pub fn missing(place: &str, field: &str) -> Self {
         Self::new("missing", place, field, "Field required", None)

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+mod body;
 mod docs_page;
 pub mod error;
 pub mod health;

@@ -66,6 +66,23 @@ impl Params {
         self.number(name, default, range, "float_parsing", "number")
     }
 
+    /// Yes or no, and no when it was not given.
+    ///
+    /// # Errors
+    /// 422 when it is neither.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(false) };
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+            "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+            _ => {
+                let msg = "Input should be a valid boolean, unable to interpret input";
+                let problem = Problem::new("bool_parsing", "query", name, msg, Some(text));
+                Err(ApiError::validation(vec![problem]))
+            }
+        }
+    }
+
     fn number<T: FromStr + PartialOrd + Display + Copy>(
         &self,
         name: &str,
@@ -127,6 +144,14 @@ mod tests {
         for bad in ["-0.1", "1.1", "NaN", "inf", "high"] {
             assert!(score(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn flags_are_yes_or_no() {
+        let flag = |text| params(&[("f", text)]).flag("f").ok();
+        assert_eq!((flag("true"), flag("ON"), flag("0")), (Some(true), Some(true), Some(false)));
+        assert_eq!((flag(""), flag("2")), (None, None));
+        assert_eq!(params(&[]).flag("f").ok(), Some(false));
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl Users for FakeStore {
     async fn user_by_email(&self, _: &str) -> Result<Option<User>> {
         unreachable!()
     }
+    async fn bearer(&self, _: &UserId, _: &str) -> Result<Option<User>> {
+        unreachable!()
+    }
+    async fn end_token(&self, _: &UserId, _: &str, _: Timestamp, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
     async fn users(&self) -> Result<Vec<User>> {
         unreachable!()
     }

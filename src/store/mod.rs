@@ -30,6 +30,8 @@ impl<T: Users + Conversations + Versions + Jobs + Memories + Deletions> Store fo
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserUpdate {
+    /// New e-mail address.
+    pub email: Option<String>,
     /// New password hash; also ends all tokens.
     pub password_hash: Option<String>,
     /// New name to show.
@@ -38,6 +40,8 @@ pub struct UserUpdate {
     pub is_active: Option<bool>,
     /// May manage everything.
     pub is_superuser: Option<bool>,
+    /// Address confirmed.
+    pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
 }
@@ -71,9 +75,20 @@ pub trait Users: Send + Sync {
     async fn user(&self, id: &UserId) -> Result<Option<User>>;
     /// The user of that e-mail address, in any case.
     async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    /// The user of that id, unless the token of that hash has been ended.
+    async fn bearer(&self, id: &UserId, token: &str) -> Result<Option<User>>;
+    /// Ends the token of that hash, which expires at `until`.
+    async fn end_token(
+        &self,
+        id: &UserId,
+        token: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<()>;
     /// Everybody, oldest first.
     async fn users(&self) -> Result<Vec<User>>;
-    /// Changes a user and returns the result. `NotFound` without one.
+    /// Changes a user and returns the result. `NotFound` without one, `Conflict`
+    /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
     /// Notes that a device connected.
     async fn see_device(&self, device: &Device) -> Result<()>;

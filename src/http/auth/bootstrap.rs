@@ -47,39 +47,69 @@ pub async fn bootstrap_admin(
     password::check(password)
         .map_err(|error| Error::new(Kind::Config, format!("auth.admin_password: {error}")))?;
     let hash = Passwords::new(config.auth.bcrypt_cost).hash(password).await?;
-    add_user(store, clock, &email, hash, Some("Administrator"), true).await?;
+    let admin = NewUser { is_superuser: true, ..NewUser::new(&email, hash, Some("Administrator")) };
+    add_user(store, clock, None, admin).await?;
     Ok(Some(Bootstrap { email, password: generated }))
 }
 
-/// Adds a user who may log in, with its audit row.
+/// A user to be made.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// E-mail address, in any case.
+    pub email: String,
+    /// Hash of the password.
+    pub password_hash: String,
+    /// A name to show.
+    pub display_name: Option<String>,
+    /// May log in.
+    pub is_active: bool,
+    /// May see and manage everything.
+    pub is_superuser: bool,
+    /// Address confirmed.
+    pub is_verified: bool,
+}
+
+impl NewUser {
+    /// One who may log in, and is no administrator.
+    pub fn new(email: &str, password_hash: String, display_name: Option<&str>) -> Self {
+        Self {
+            email: email.to_owned(),
+            password_hash,
+            display_name: display_name.map(str::to_owned),
+            is_active: true,
+            is_superuser: false,
+            is_verified: true,
+        }
+    }
+}
+
+/// Adds a user, with the audit row of who did it.
 ///
 /// # Errors
-/// `BadInput` when `email` is no address, `Conflict` when it is taken, or what
-/// the store returns.
+/// `BadInput` when the e-mail address is none, `Conflict` when it is taken, or
+/// what the store returns.
 pub async fn add_user(
     store: &dyn Store,
     clock: &Clock,
-    email: &str,
-    password_hash: String,
-    display_name: Option<&str>,
-    is_superuser: bool,
+    actor: Option<&UserId>,
+    new: NewUser,
 ) -> Result<User> {
-    let email = normal_email(email);
+    let email = normal_email(&new.email);
     check_email(&email)?;
     let now = clock.now();
     let user = User {
         id: UserId::generate(now.seconds()),
         email,
-        password_hash,
-        display_name: display_name.map(str::to_owned),
-        is_active: true,
-        is_superuser,
-        is_verified: true,
+        password_hash: new.password_hash,
+        display_name: new.display_name,
+        is_active: new.is_active,
+        is_superuser: new.is_superuser,
+        is_verified: new.is_verified,
         token_epoch: 0,
         created_at: now,
     };
     store.add_user(&user).await?;
-    store.audit(now, None, "user-created", &user.email).await?;
+    store.audit(now, actor, "user-created", &user.email).await?;
     Ok(user)
 }
 
@@ -89,7 +119,10 @@ pub fn normal_email(email: &str) -> String {
 }
 
 /// Whether `email` looks like an address; only a message to it could tell more.
-fn check_email(email: &str) -> Result<()> {
+///
+/// # Errors
+/// `BadInput` when it does not.
+pub fn check_email(email: &str) -> Result<()> {
     let plausible = email.len() <= super::MAX_EMAIL
         && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
         && !email.contains(|c: char| c.is_whitespace() || c.is_control());

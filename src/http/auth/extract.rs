@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
-use super::origin::is_same_origin;
+use super::token::Token;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::user::User;
 use crate::http::api::Api;
@@ -14,6 +14,14 @@ use crate::http::error::ApiError;
 
 /// The cookie that carries a token.
 pub const COOKIE: &str = "fastapiusersauth";
+
+/// Somebody who is logged in, with the token that says so; 401 for anybody else.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Who.
+    pub user: User,
+    token: Token,
+}
 
 /// Somebody who is logged in; 401 for anybody else.
 #[derive(Clone, Debug)]
@@ -28,7 +36,13 @@ enum Credential<'a> {
     Cookie(&'a str),
 }
 
-impl FromRequestParts<Arc<Api>> for CurrentUser {
+impl Session {
+    pub(super) fn token(&self) -> &str {
+        self.token.expose()
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Session {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
@@ -36,13 +50,22 @@ impl FromRequestParts<Arc<Api>> for CurrentUser {
             Credential::Header(token) => token,
             Credential::Cookie(token) => {
                 let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-                if !safe && !is_same_origin(&parts.headers) {
+                if !safe && !api.auth.trusts_origin(&parts.headers) {
                     return Err(ApiError::forbidden());
                 }
                 token
             }
         };
-        Ok(Self(api.auth.verify(token).await?))
+        let user = api.auth.verify(token).await?;
+        Ok(Self { user, token: Token::from_text(token) })
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for CurrentUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        Ok(Self(Session::from_request_parts(parts, api).await?.user))
     }
 }
 
@@ -68,7 +91,7 @@ pub async fn web_socket_user(
     let token = match (query_token, credential(headers)) {
         (Some(token), _) | (None, Some(Credential::Header(token))) => token,
         (None, Some(Credential::Cookie(token))) => {
-            if !is_same_origin(headers) {
+            if !api.auth.trusts_origin(headers) {
                 let message = "a cookie is accepted only from a page of this server";
                 return Err(Error::new(Kind::Unauthorized, message));
             }

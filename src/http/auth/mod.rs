@@ -4,17 +4,21 @@ mod bootstrap;
 mod extract;
 mod origin;
 pub mod password;
+mod proxies;
 pub mod throttle;
 pub mod token;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use bootstrap::{Bootstrap, add_user, bootstrap_admin, normal_email};
-pub use extract::{COOKIE, CurrentUser, Superuser, web_socket_user};
+pub use bootstrap::{Bootstrap, NewUser, add_user, bootstrap_admin, check_email, normal_email};
+pub use extract::{COOKIE, CurrentUser, Session, Superuser, web_socket_user};
 pub use token::Token;
 
+use axum::http::HeaderMap;
+
 use self::password::Passwords;
+use self::proxies::Proxies;
 use self::throttle::Throttle;
 use self::token::Signer;
 use crate::base::clock::Clock;
@@ -37,6 +41,8 @@ pub struct Auth {
     passwords: Passwords,
     signer: Signer,
     throttle: Throttle,
+    proxies: Proxies,
+    origins: Vec<String>,
 }
 
 impl Auth {
@@ -59,24 +65,30 @@ impl Auth {
             passwords: Passwords::new(auth.bcrypt_cost),
             signer: Signer::new(key.as_bytes(), auth.token_lifetime.get()),
             throttle: Throttle::new(auth.login_attempts.max(1), auth.login_window.get()),
+            proxies: Proxies::new(&config.server.trusted_proxies),
+            origins: config.server.cors_origins.clone(),
         })
     }
 
-    /// Exchanges an e-mail address and a password for a token.
+    /// Exchanges a name and a password for a token. The name is the e-mail
+    /// address, the user id, or the last six digits of the user id where only
+    /// one user has them.
     ///
     /// # Errors
     /// `Unauthorized` when they do not belong to somebody who may log in,
     /// `Busy` after too many failures, or what the store returns.
     pub async fn login(&self, username: &str, password: &str, remote: IpAddr) -> Result<Token> {
-        let email = normal_email(username);
-        // What cannot be an address is not looked up, and not kept in the trail.
-        let email = if email.len() > MAX_EMAIL { "(too long)" } else { email.as_str() };
-        let attempt = self.throttle.begin(remote, email, self.clock.monotonic())?;
+        let name = normal_email(username);
+        // What cannot be a name is not looked up, and not kept in the trail.
+        let name = if name.len() > MAX_EMAIL { "(too long)" } else { name.as_str() };
+        let user = self.find(name).await?;
+        // By account, so that its names do not give one guess each.
+        let account = user.as_ref().map_or(name, |user| user.email.as_str());
+        let attempt = self.throttle.begin(remote, account, self.clock.monotonic())?;
 
-        let user = self.store.user_by_email(email).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let correct = self.passwords.verify(password, hash).await?;
-        let subject = format!("{email} from {remote}");
+        let subject = format!("{name} from {remote}");
         let Some(user) = user.filter(|user| correct && user.is_active) else {
             self.audit(None, "login-failed", &subject).await;
             return Err(Error::new(Kind::Unauthorized, "wrong e-mail address or password"));
@@ -87,16 +99,68 @@ impl Auth {
         Ok(token)
     }
 
+    /// The user of that name.
+    async fn find(&self, name: &str) -> Result<Option<User>> {
+        if name.contains('@') {
+            return self.store.user_by_email(name).await;
+        }
+        if let Some(id) = UserId::parse(name) {
+            return self.store.user(&id).await;
+        }
+        if name.len() != 6 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let mut users = self.store.users().await?;
+        users.retain(|user| user.id.suffix() == name);
+        // Two users of one suffix have to say more.
+        Ok(if users.len() == 1 { users.pop() } else { None })
+    }
+
     /// The user a token belongs to, as the store has them now.
     ///
     /// # Errors
     /// `Unauthorized` when the token is not ours, has ended, was ended by a
-    /// password change, or its user may not log in; or what the store returns.
+    /// logout or a password change, or its user may not log in; or what the
+    /// store returns.
     pub async fn verify(&self, token: &str) -> Result<User> {
         let bearer = self.signer.verify(token, self.clock.now())?;
-        let user = self.store.user(&bearer.user).await?;
+        let user = self.store.bearer(&bearer.user, &bearer.hash).await?;
         user.filter(|user| user.is_active && user.token_epoch == bearer.epoch)
             .ok_or_else(|| Error::new(Kind::Unauthorized, "the token has ended; log in again"))
+    }
+
+    /// Ends the token of a session; other sessions of its user go on.
+    ///
+    /// # Errors
+    /// What the store returns.
+    pub async fn logout(&self, session: &Session) -> Result<()> {
+        let now = self.clock.now();
+        let bearer = self.signer.verify(session.token(), now)?;
+        let (user, until) = (&session.user, bearer.expires_at);
+        self.store.end_token(&user.id, &bearer.hash, until, now).await?;
+        self.audit(Some(&user.id), "logout", &user.email).await;
+        Ok(())
+    }
+
+    /// The hash of a password that a person chose.
+    ///
+    /// # Errors
+    /// `BadInput` when it is too short or too long.
+    pub async fn hash(&self, password: &str) -> Result<String> {
+        password::check_chosen(password)?;
+        self.passwords.hash(password).await
+    }
+
+    /// The address a request comes from: that of `peer`, or the one that a
+    /// trusted proxy names.
+    pub fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        self.proxies.client_address(peer, headers)
+    }
+
+    /// Whether a request that carries a cookie comes from one of our own pages,
+    /// or from one of `server.cors_origins`.
+    pub fn trusts_origin(&self, headers: &HeaderMap) -> bool {
+        origin::is_trusted(headers, &self.origins)
     }
 
     /// Writes an audit row; what it tells of has happened, so a failure to

@@ -6,8 +6,15 @@
 use axum::http::{HeaderMap, Uri, header};
 
 /// Whether the browser says that the request comes from a page served by this
-/// host. Without a word from the browser the answer is no.
-pub(super) fn is_same_origin(headers: &HeaderMap) -> bool {
+/// host, or by one of `allowed`. Without a word from the browser the answer is
+/// no.
+pub(super) fn is_trusted(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
+    is_same_origin(headers)
+        || origin.is_some_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
+}
+
+fn is_same_origin(headers: &HeaderMap) -> bool {
     // Sent on HTTPS and loopback, and right even where a proxy rewrites Host.
     if let Some(site) = headers.get("sec-fetch-site") {
         return site.as_bytes() == b"same-origin";
@@ -69,6 +76,19 @@ mod tests {
         assert!(!site("cross-site"));
         assert!(!site("same-site"));
         assert!(!site("none"));
+    }
+
+    #[test]
+    fn configured_origins_are_trusted_and_no_others() {
+        let allowed = ["https://dash.example.com".to_owned()];
+        let from = |origin| {
+            headers(&[("sec-fetch-site", "cross-site"), ("origin", origin), ("host", "pi.local")])
+        };
+        assert!(is_trusted(&from("https://dash.example.com"), &allowed));
+        assert!(is_trusted(&from("https://Dash.example.com"), &allowed));
+        assert!(!is_trusted(&from("http://dash.example.com"), &allowed));
+        assert!(!is_trusted(&from("https://dash.example.com.evil.example"), &allowed));
+        assert!(!is_trusted(&from("null"), &allowed));
     }
 
     #[test]

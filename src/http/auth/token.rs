@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Context, Error, Kind, Result};
@@ -20,6 +21,11 @@ const AUDIENCE: &str = "fastapi-users:auth";
 pub struct Token(String);
 
 impl Token {
+    /// A token that a request carries.
+    pub(super) fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The token itself, for the answer to a login.
     pub fn expose(&self) -> &str {
         &self.0
@@ -36,12 +42,15 @@ impl fmt::Debug for Token {
 struct Claims {
     sub: String,
     aud: Vec<String>,
-    /// Absent in tokens of the original.
+    /// Absent in tokens of the original, as are `epoch` and `jti`.
     #[serde(default)]
     iat: i64,
     exp: i64,
     #[serde(default)]
     epoch: i64,
+    /// Random, so that two tokens of the same second can be told apart.
+    #[serde(default)]
+    jti: String,
 }
 
 /// Who a valid token belongs to, before the user is looked up.
@@ -51,6 +60,10 @@ pub struct Bearer {
     pub user: UserId,
     /// The user's token epoch when it was signed.
     pub epoch: i64,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Its hash, by which an ended one is known.
+    pub hash: String,
 }
 
 /// Signs tokens and checks them.
@@ -88,6 +101,7 @@ impl Signer {
             iat: now.seconds(),
             exp: now.plus(self.lifetime).seconds(),
             epoch: user.token_epoch,
+            jti: format!("{:032x}", rand::random::<u128>()),
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map(Token)
@@ -105,7 +119,12 @@ impl Signer {
         if token.claims.exp <= now.seconds() {
             return Err(Error::new(Kind::Unauthorized, "the token has expired; log in again"));
         }
-        Ok(Bearer { user: UserId::from_text(token.claims.sub), epoch: token.claims.epoch })
+        Ok(Bearer {
+            user: UserId::from_text(token.claims.sub),
+            epoch: token.claims.epoch,
+            expires_at: Timestamp::from_millis(token.claims.exp.saturating_mul(1000)),
+            hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
     }
 }
 
@@ -149,7 +168,10 @@ mod tests {
     fn a_token_lasts_exactly_its_lifetime() {
         let token = signer().sign(&user(), NOW).unwrap();
         let bearer = signer().verify(token.expose(), NOW).unwrap();
-        assert_eq!(bearer, Bearer { user: user().id, epoch: 3 });
+        assert_eq!((bearer.user, bearer.epoch), (user().id, 3));
+        assert_eq!(bearer.expires_at, Timestamp::from_millis(1_753_193_600_000));
+        let other = signer().sign(&user(), NOW).unwrap();
+        assert_ne!(signer().verify(other.expose(), NOW).unwrap().hash, bearer.hash);
         assert!(signer().verify(token.expose(), NOW.plus(Duration::from_secs(3599))).is_ok());
         let late = signer().verify(token.expose(), NOW.plus(Duration::from_secs(3600)));
         assert_eq!(late.unwrap_err().kind(), Kind::Unauthorized);

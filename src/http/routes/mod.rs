@@ -11,9 +11,12 @@ mod system;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Extension};
+use axum::http::HeaderValue;
 use axum::{Router, middleware};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::api::Api;
@@ -21,6 +24,9 @@ use super::{error, openapi, request_id};
 
 /// The largest body of a request that is not an upload, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+
+/// How long a browser remembers that a page may use the API.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The documented routes of each file; [`openapi`] says how to add one.
 fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
@@ -40,6 +46,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
 pub fn router(api: Arc<Api>) -> Router {
     let documented = resources().into_iter().fold(openapi::base(), OpenApiRouter::merge);
     let (router, document) = documented.split_for_parts();
+    let origins = cors(&api.config.server.cors_origins);
     router
         // WebSockets, for which OpenAPI has no words.
         .merge(stream::routes())
@@ -48,7 +55,20 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(Extension(openapi::render(&document)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(request_id::tag))
+        // Outermost, since a browser asks before it sends what a route sees.
+        .layer(tower::util::option_layer(origins))
         .with_state(api)
+}
+
+/// Lets pages of `origins` use the API with the cookie of whoever is logged in.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|o| o.parse().ok()).collect();
+    let layer = CorsLayer::new()
+        .allow_credentials(true)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(CORS_MAX_AGE);
+    (!origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::list(origins)))
 }
 
 #[cfg(test)]

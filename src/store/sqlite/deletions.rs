@@ -60,7 +60,7 @@ impl Deletions for SqliteStore {
         self.write(move |tx| {
             let user =
                 rows::first(tx, "select * from users where id = ?1", [id.as_str()], rows::user)?
-                    .ok_or_else(users::none)?;
+                    .ok_or_else(users::no_user)?;
             let mut deleted = Deleted::default();
             if data.memories {
                 deleted.memories = memories::forget_of_user(tx, &id)?;

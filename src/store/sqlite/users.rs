@@ -54,6 +54,51 @@ impl Users for SqliteStore {
         self.read(move |db| rows::first(db, USER_BY_EMAIL, [email], rows::user)).await
     }
 
+    async fn bearer(&self, id: &UserId, token: &str) -> Result<Option<User>> {
+        let (id, token) = (id.clone(), token.to_owned());
+        self.read(move |db| {
+            let sql = "select * from users where id = ?1
+                       and not exists (select 1 from ended_tokens where token = ?2)";
+            rows::first(db, sql, [id.as_str(), &token], rows::user)
+        })
+        .await
+    }
+
+    async fn end_token(
+        &self,
+        id: &UserId,
+        token: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<()> {
+        let (id, token) = (id.clone(), token.to_owned());
+        self.write(move |tx| {
+            rows::run(tx, "delete from ended_tokens where expires_at <= ?1", [now.millis()])?;
+            let kept: u64 = tx
+                .prepare_cached("select count(*) from ended_tokens where user_id = ?1")?
+                .query_row([id.as_str()], |row| row.get::<_, u32>(0))?
+                .into();
+            if kept >= MAX_ENDED_TOKENS {
+                // Too many to remember one by one: all of this user's end.
+                rows::run(
+                    tx,
+                    "update users set token_epoch = token_epoch + 1 where id = ?1",
+                    [id.as_str()],
+                )?;
+                rows::run(tx, "delete from ended_tokens where user_id = ?1", [id.as_str()])?;
+                return Ok(());
+            }
+            rows::run(
+                tx,
+                "insert into ended_tokens (token, user_id, expires_at) values (?1, ?2, ?3)
+                 on conflict do nothing",
+                params![token, id.as_str(), until.millis()],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn users(&self) -> Result<Vec<User>> {
         self.read(|db| rows::all(db, "select * from users order by created_at, id", [], rows::user))
             .await
@@ -63,9 +108,19 @@ impl Users for SqliteStore {
         let id = id.clone();
         self.write(move |tx| {
             let ends_tokens = update.end_tokens || update.password_hash.is_some();
-            rows::first(
+            let email = update.email.map(|email| email.to_lowercase());
+            if let Some(email) = &email
+                && rows::first(tx, USER_BY_EMAIL, [email], rows::user)?
+                    .is_some_and(|other| other.id != id)
+            {
+                return Err(Error::new(Kind::Conflict, format!("{email} is taken")));
+            }
+            let had_admin = has_admin(tx)?;
+            let user = rows::first(
                 tx,
                 "update users set
+                     email = coalesce(?7, email),
+                     is_verified = coalesce(?8, is_verified),
                      password_hash = coalesce(?2, password_hash),
                      display_name = coalesce(?3, display_name),
                      is_active = coalesce(?4, is_active),
@@ -79,10 +134,19 @@ impl Users for SqliteStore {
                     update.is_active,
                     update.is_superuser,
                     i64::from(ends_tokens),
+                    email,
+                    update.is_verified,
                 ],
                 rows::user,
             )?
-            .ok_or_else(none)
+            .ok_or_else(no_user)?;
+            if had_admin && !has_admin(tx)? {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    "this is the last administrator; make somebody else one first",
+                ));
+            }
+            Ok(user)
         })
         .await
     }
@@ -179,9 +243,18 @@ pub(super) fn audit(
     Ok(())
 }
 
+/// Logouts of one user that are remembered one by one.
+const MAX_ENDED_TOKENS: u64 = 1_000;
+
 const USER_BY_EMAIL: &str = "select * from users where email = ?1";
 const SETTING: &str = "select value from settings where key = ?1";
 
-pub(super) fn none() -> Error {
+/// Whether anybody can manage the daemon.
+fn has_admin(tx: &Connection) -> Result<bool> {
+    let sql = "select exists (select 1 from users where is_superuser and is_active)";
+    Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+pub(super) fn no_user() -> Error {
     Error::new(Kind::NotFound, "there is no such user")
 }

@@ -73,7 +73,7 @@ async fn wrong_and_missing_credentials_are_told_apart() {
     assert_eq!(post(&world, "application/json", "{}").await.is(422), both);
     let one = json!({ "detail": [missing("password")] });
     assert_eq!(post(&world, urlencoded, "username=a&password=").await.is(422), one);
-    post(&world, urlencoded, &"x".repeat(20_000)).await.is(413);
+    post(&world, urlencoded, &"x".repeat(70_000)).await.is(413);
 }
 
 #[tokio::test]
@@ -116,14 +116,108 @@ async fn a_token_ends_with_time_a_new_password_or_its_user() {
 }
 
 #[tokio::test]
-async fn logging_out_one_device_leaves_the_others() {
+async fn logging_out_ends_that_token_and_leaves_the_others() {
     let world = World::new().await;
     let ann = world.person("ann", false).await;
+    let again = login(&world, "ann@example.com", PASSWORD).await.is(200);
+    let token = again["access_token"].as_str().unwrap().to_owned();
+    let other = super::Person { token, user: ann.user.clone() };
+
     world.ask("POST", "/auth/jwt/logout", Some(&ann)).await.is(204);
-    world.get("/users/me", &ann).await.is(200);
+    world.get("/users/me", &ann).await.is(401);
+    world.ask("POST", "/auth/jwt/logout", Some(&ann)).await.is(401);
     world.ask("POST", "/auth/jwt/logout", None).await.is(401);
+    world.get("/users/me", &other).await.is(200);
     let audited = world.fixture.number("SELECT count(*) FROM audit WHERE action = 'logout'").await;
     assert_eq!(audited, 1);
+
+    // A daemon that starts again knows it still.
+    let store = world.api.store.clone();
+    let restarted = super::Auth::new(store, world.clock.clone(), &world.api.config).await.unwrap();
+    assert!(restarted.verify(&ann.token).await.is_err());
+    assert!(restarted.verify(&other.token).await.is_ok());
+
+    // It is forgotten when the token would have expired by itself.
+    let kept = "SELECT count(*) FROM ended_tokens";
+    world.clock.advance(std::time::Duration::from_secs(3599));
+    world.ask("POST", "/auth/jwt/logout", Some(&other)).await.is(204);
+    assert_eq!(world.fixture.number(kept).await, 2);
+    world.clock.advance(std::time::Duration::from_secs(1));
+    let last = login(&world, "ann@example.com", PASSWORD).await.is(200);
+    let token = last["access_token"].as_str().unwrap().to_owned();
+    let last = super::Person { token, user: ann.user };
+    world.ask("POST", "/auth/jwt/logout", Some(&last)).await.is(204);
+    assert_eq!(world.fixture.number(kept).await, 1);
+}
+
+#[tokio::test]
+async fn a_cookie_login_sets_the_cookie_and_its_logout_takes_it_back() {
+    let world = World::new().await;
+    world.person("ann", false).await;
+    let request = Request::post("/auth/cookie/login")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from("username=ann%40example.com&password=correct+horse+battery"))
+        .unwrap();
+    let answer = world.send(request).await;
+    answer.is(204);
+    let set = answer.header("set-cookie").to_owned();
+    let (pair, attributes) = set.split_once("; ").unwrap();
+    assert_eq!(attributes, "HttpOnly; Max-Age=3600; Path=/; SameSite=lax");
+    let send = async |method: &str, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "pi.local")
+            .header("origin", "http://pi.local")
+            .header("cookie", pair);
+        world.send(request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(send("GET", "/users/me").await.is(200)["email"], "ann@example.com");
+    let answer = send("POST", "/auth/cookie/logout").await;
+    answer.is(204);
+    let forget = "fastapiusersauth=; HttpOnly; Max-Age=0; Path=/; SameSite=lax";
+    assert_eq!(answer.header("set-cookie"), forget);
+    send("GET", "/users/me").await.is(401);
+
+    let wrong = Request::post("/auth/cookie/login")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from("username=ann%40example.com&password=wrong"))
+        .unwrap();
+    let answer = world.send(wrong).await;
+    assert_eq!(answer.is(400), json!({ "detail": "LOGIN_BAD_CREDENTIALS" }));
+    assert!(answer.headers.get("set-cookie").is_none());
+}
+
+#[tokio::test]
+async fn a_user_id_or_its_suffix_logs_in_where_it_says_who() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let id = ann.user.id.as_str();
+    login(&world, id, PASSWORD).await.is(200);
+    login(&world, &id.to_uppercase(), PASSWORD).await.is(200);
+    login(&world, ann.user.id.suffix(), PASSWORD).await.is(200);
+    login(&world, &id[4..], PASSWORD).await.is(400);
+
+    // Somebody else of the same suffix: it no longer says who.
+    let mut twin = ann.user.clone();
+    twin.id = crate::domain::ids::UserId::from_text(format!("{:f<18}{}", "", ann.user.id.suffix()));
+    twin.email = "twin@example.com".into();
+    world.api.store.add_user(&twin).await.unwrap();
+    login(&world, ann.user.id.suffix(), PASSWORD).await.is(400);
+    login(&world, id, PASSWORD).await.is(200);
+}
+
+#[tokio::test]
+async fn the_names_of_one_account_do_not_give_more_guesses() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    for name in ["ann@example.com", ann.user.id.as_str(), ann.user.id.suffix()] {
+        login(&world, name, "wrong").await.is(400);
+    }
+    // From another address, so that it is the account that is guarded.
+    let other = [198, 51, 100, 1].into();
+    let error = world.api.auth.login("ann@example.com", PASSWORD, other).await.unwrap_err();
+    assert_eq!(error.kind(), crate::base::error::Kind::Busy);
 }
 
 #[tokio::test]
@@ -159,7 +253,13 @@ async fn a_cookie_reads_anywhere_and_writes_from_our_pages_only() {
     send("POST", logout, &[("origin", "http://evil.example")]).await.is(403);
     send("POST", logout, &[("sec-fetch-site", "cross-site")]).await.is(403);
     send("POST", logout, &[("origin", "http://pi.local:8000")]).await.is(204);
-    send("POST", logout, &[("sec-fetch-site", "same-origin")]).await.is(204);
+    // That token has ended now.
+    send("GET", "/users/me", &[]).await.is(401);
+    let ann = world.person("ann2", false).await;
+    let request = Request::post(logout)
+        .header("cookie", format!("fastapiusersauth={}", ann.token))
+        .header("sec-fetch-site", "same-origin");
+    world.send(request.body(Body::empty()).unwrap()).await.is(204);
     // A header that is there decides: no falling back to the cookie.
     send("GET", "/users/me", &[("authorization", "Bearer nonsense")]).await.is(401);
     send("GET", "/users/me", &[("authorization", "Basic YTpi")]).await.is(401);
@@ -169,24 +269,35 @@ async fn a_cookie_reads_anywhere_and_writes_from_our_pages_only() {
 async fn every_private_route_asks_who_is_there() {
     let world = World::new().await;
     let refusal = json!({ "detail": "Unauthorized" });
-    for (method, path) in [
-        ("POST", "/auth/jwt/logout"),
-        ("GET", "/users/me"),
-        ("GET", "/api/clients/active"),
-        ("GET", "/api/active_clients"),
-        ("GET", "/api/conversations"),
-        ("GET", "/api/conversations/x"),
-        ("POST", "/api/conversations/x/close"),
-        ("GET", "/api/memories"),
-        ("GET", "/api/memories/search?query=x"),
-        ("GET", "/api/memories/search"),
-        ("DELETE", "/api/memories/x"),
-        ("GET", "/audio/x.wav"),
-    ] {
-        let answer = world.ask(method, path, None).await;
-        assert_eq!(answer.is(401), refusal, "{method} {path}");
+    let document = world.ask("GET", "/openapi.json", None).await.is(200);
+    let mut public = Vec::new();
+    for (method, path) in crate::http::openapi::tests::operations(&document) {
+        let operation = &document["paths"][&path][method.to_lowercase()];
+        if operation["security"] == json!([]) {
+            public.push(path);
+        } else {
+            let answer = world.ask(&method, &path.replace(['{', '}'], ""), None).await;
+            assert_eq!(answer.is(401), refusal, "{method} {path}");
+        }
     }
+    // Whoever makes a route public says so here too.
+    assert_eq!(public, PUBLIC);
 }
+
+const PUBLIC: &[&str] = &[
+    "/",
+    "/api/auth/config",
+    "/api/auth/health",
+    "/api/health",
+    "/audio/",
+    "/auth/cookie/login",
+    "/auth/health",
+    "/auth/jwt/login",
+    "/docs",
+    "/health",
+    "/openapi.json",
+    "/readiness",
+];
 
 #[tokio::test]
 async fn the_signing_key_survives_and_a_configured_one_wins() {

@@ -6,6 +6,7 @@ mod login;
 mod memories;
 mod sockets;
 mod system;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,7 +28,7 @@ use crate::domain::user::User;
 use crate::embed::Embedder;
 use crate::http::api::Api;
 use crate::http::auth::password::Passwords;
-use crate::http::auth::{Auth, add_user};
+use crate::http::auth::{Auth, NewUser, add_user};
 use crate::http::health::Health;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
@@ -120,7 +121,8 @@ impl World {
         let hash = Passwords::new(4).hash(PASSWORD).await.unwrap();
         let email = format!("{name}@example.com");
         let store = &*self.api.store;
-        let user = add_user(store, &self.clock, &email, hash, Some(name), admin).await.unwrap();
+        let new = NewUser { is_superuser: admin, ..NewUser::new(&email, hash, Some(name)) };
+        let user = add_user(store, &self.clock, None, new).await.unwrap();
         let peer = [192, 0, 2, 200].into();
         let token = self.api.auth.login(&email, PASSWORD, peer).await.unwrap();
         Person { user, token: token.expose().to_owned() }

@@ -45,6 +45,48 @@ async fn a_new_password_or_a_logout_everywhere_ends_tokens_and_nothing_else_does
 }
 
 #[tokio::test]
+async fn ended_tokens_are_known_until_they_expire_and_do_not_pile_up() {
+    let f = Fixture::new();
+    let anna = f.user("anna").await;
+    assert_eq!(f.store.bearer(&anna.id, "t1").await.unwrap(), Some(anna.clone()));
+    f.store.end_token(&anna.id, "t1", at(10), at(0)).await.unwrap();
+    f.store.end_token(&anna.id, "t1", at(10), at(0)).await.unwrap();
+    assert_eq!(f.store.bearer(&anna.id, "t1").await.unwrap(), None);
+    assert_eq!(f.store.bearer(&anna.id, "t2").await.unwrap(), Some(anna.clone()));
+    f.store.end_token(&anna.id, "t2", at(30), at(10)).await.unwrap();
+    assert_eq!(f.number("select count(*) from ended_tokens").await, 1);
+
+    for n in 0..1_000 {
+        f.store.end_token(&anna.id, &format!("x{n}"), at(30), at(10)).await.unwrap();
+    }
+    // One more than are remembered: all tokens of anna have ended instead.
+    assert_eq!(f.number("select count(*) from ended_tokens").await, 0);
+    assert_eq!(f.store.user(&anna.id).await.unwrap().unwrap().token_epoch, 1);
+}
+
+#[tokio::test]
+async fn there_is_always_an_administrator() {
+    let f = Fixture::new();
+    let (anna, bert) = (f.user("anna").await, f.user("bert").await);
+    let role = |is| UserUpdate { is_superuser: Some(is), ..UserUpdate::default() };
+    f.store.update_user(&anna.id, role(true)).await.unwrap();
+    let error = f.store.update_user(&anna.id, role(false)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    let off = UserUpdate { is_active: Some(false), ..UserUpdate::default() };
+    assert!(f.store.update_user(&anna.id, off).await.is_err());
+    assert!(f.store.user(&anna.id).await.unwrap().unwrap().is_active);
+    f.store.update_user(&bert.id, role(true)).await.unwrap();
+    f.store.update_user(&anna.id, role(false)).await.unwrap();
+
+    let taken = UserUpdate { email: Some("BERT@example.com".into()), ..UserUpdate::default() };
+    let error = f.store.update_user(&anna.id, taken).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    let new = UserUpdate { email: Some("Ann@example.com".into()), ..UserUpdate::default() };
+    assert_eq!(f.store.update_user(&anna.id, new.clone()).await.unwrap().email, "ann@example.com");
+    f.store.update_user(&anna.id, new).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_user_who_owns_something_stays() {
     let f = Fixture::new();
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
