@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
@@ -19,7 +21,7 @@ use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap};
 use crate::http::health::{Health, Part, State};
 use crate::index::sqlite_vec::SqliteVecIndex;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
@@ -46,6 +48,8 @@ const EXCLUSIVE_BELOW: u64 = 3 << 30;
 pub struct App {
     /// Where it listens, with the port in force.
     pub address: SocketAddr,
+    /// Where else it listens: `wyoming`, `esp32`.
+    pub sources: Vec<(&'static str, SocketAddr)>,
     /// The first administrator, when this start made one.
     pub first_admin: Option<Bootstrap>,
     /// Where its state lives.
@@ -86,13 +90,15 @@ impl App {
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
         // Bound before anything is started: a taken port must leave no trace.
-        let listener = tokio::net::TcpListener::bind(&config.server.listen)
-            .await
-            .with_context(Kind::Config, || {
-                format!("cannot listen on {}; is another daemon running?", config.server.listen)
-            })?;
-        let address =
-            listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+        let (listener, address) = listen("server.listen", &config.server.listen).await?;
+        let wyoming = match &*config.wyoming.listen {
+            "" => None,
+            at => Some(listen("wyoming.listen", at).await?),
+        };
+        let esp32 = match &*config.esp32.user {
+            "" => None,
+            _ => Some(listen("esp32.listen", &config.esp32.listen).await?),
+        };
 
         // No earlier process holds anything any more.
         store.void_leases(false, clock.now()).await?;
@@ -151,6 +157,25 @@ impl App {
             });
         }
 
+        let mut sources = Vec::new();
+        if let Some((listener, address)) = wyoming {
+            sources.push(("wyoming", address));
+            let (listener, ingest) = (Arc::new(listener), ingest.clone());
+            let stt = engines.stt.clone();
+            supervisor.service("wyoming", move |_| {
+                let (listener, ingest, stt) = (listener.clone(), ingest.clone(), stt.clone());
+                async move { wyoming::serve(&listener, ingest, stt).await }
+            });
+        }
+        if let Some((listener, address)) = esp32 {
+            sources.push(("esp32", address));
+            let (listener, ingest) = (Arc::new(listener), ingest.clone());
+            supervisor.service("esp32", move |_| {
+                let (listener, ingest) = (listener.clone(), ingest.clone());
+                async move { esp32::serve(&listener, ingest).await }
+            });
+        }
+
         let api = Arc::new(Api {
             recall: Recall::new(store.clone(), index, engines.embedder.clone()),
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
@@ -179,7 +204,16 @@ impl App {
             }
         });
         let drain_timeout = config.server.drain_timeout.get();
-        Ok(Self { address, first_admin, state_dir, supervisor, store, clock, drain_timeout })
+        Ok(Self {
+            address,
+            sources,
+            first_admin,
+            state_dir,
+            supervisor,
+            store,
+            clock,
+            drain_timeout,
+        })
     }
 
     /// Cancelled when the daemon stops by itself.
@@ -203,6 +237,15 @@ impl App {
             );
         }
     }
+}
+
+/// Takes the address that the configuration has under `key`; its port in force.
+async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(at).await.with_context(Kind::Config, || {
+        format!("cannot listen on {at} ({key}); does another program have it?")
+    })?;
+    let address = listener.local_addr().context(Kind::Internal, "the listener has no address")?;
+    Ok((listener, address))
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -13,3 +13,4 @@ pub mod segmenter;
 #[cfg(test)]
 pub(crate) mod synthetic;
 pub mod vad;
+pub mod windows;

@@ -42,12 +42,18 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
     let app = App::start(config).await?;
     tracing::info!("state in {}", app.state_dir.display());
     tracing::info!("listening on http://{}", app.address);
+    for (source, address) in &app.sources {
+        tracing::info!("listening on {address} ({source})");
+    }
     if let Some(admin) = &app.first_admin {
         println!("administrator: {}", admin.email);
         // Shown here and nowhere else: it is kept only as a hash.
         if let Some(password) = &admin.password {
             println!("password: {password}");
         }
+    }
+    for (source, address) in &app.sources {
+        println!("{source} on tcp://{address}");
     }
     println!("listening on http://{}", app.address);
 

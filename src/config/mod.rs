@@ -23,6 +23,10 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
+    /// Wyoming over TCP.
+    pub wyoming: Wyoming,
+    /// ESP32 boards.
+    pub esp32: Esp32,
     /// Logging.
     pub log: Log,
     /// Logins and tokens.
@@ -99,6 +103,37 @@ section!(
         /// `https://dash.example.com`. Their scripts may then act for whoever is
         /// logged in.
         cors_origins: Vec<String> = Vec::new(),
+    }
+);
+
+section!(
+    /// Wyoming over TCP: speech to text for Home Assistant and others, and audio
+    /// from satellites.
+    Wyoming {
+        /// Address and port; port 0 takes a free one. Empty: switched off.
+        listen: String = "0.0.0.0:10300".into(),
+        /// E-mail address of the user for whom audio is recorded that nobody asked
+        /// to have transcribed. Empty: none is; such audio is transcribed only.
+        user: String = String::new(),
+        /// Device name of what is recorded; a second address gets `-2`.
+        device: String = "wyoming".into(),
+        /// The longest audio of one request.
+        max_length: Interval = Interval::from_secs(600),
+        /// A connection on which nothing happens is ended after this.
+        idle_timeout: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// ESP32 boards that send raw audio over TCP: 16 kHz, 32 bits, stereo, of
+    /// which the left channel is recorded.
+    Esp32 {
+        /// Address and port; port 0 takes a free one.
+        listen: String = "0.0.0.0:8989".into(),
+        /// E-mail address of the user for whom it is recorded. Empty: switched off.
+        user: String = String::new(),
+        /// Device name of the board; one at a second address gets `-2`.
+        device: String = "havpe".into(),
     }
 );
 

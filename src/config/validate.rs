@@ -17,10 +17,15 @@ impl Config {
     /// # Errors
     /// `Config`, naming the key, what is wrong with it and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let listen = &self.server.listen;
-        require(listen.parse::<SocketAddr>().is_ok(), "server.listen", || {
-            format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
-        })?;
+        address("server.listen", &self.server.listen)?;
+        if !self.wyoming.listen.is_empty() {
+            address("wyoming.listen", &self.wyoming.listen)?;
+        }
+        address("esp32.listen", &self.esp32.listen)?;
+        device("wyoming.device", &self.wyoming.device)?;
+        device("esp32.device", &self.esp32.device)?;
+        positive("wyoming.max_length", self.wyoming.max_length.get())?;
+        positive("wyoming.idle_timeout", self.wyoming.idle_timeout.get())?;
         require(self.server.max_connections >= 8, "server.max_connections", || {
             "must be at least 8".into()
         })?;
@@ -129,6 +134,18 @@ impl Config {
     }
 }
 
+fn address(key: &str, listen: &str) -> Result<()> {
+    require(listen.parse::<SocketAddr>().is_ok(), key, || {
+        format!("`{listen}` is not an address and port, such as 0.0.0.0:8000 or [::]:8000")
+    })
+}
+
+fn device(key: &str, name: &str) -> Result<()> {
+    require(name.chars().any(|c| c.is_ascii_alphanumeric()), key, || {
+        format!("`{name}` holds no letter or digit")
+    })
+}
+
 /// The network that `text` names: `10.0.0.0/8`, or one address.
 pub(crate) fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
@@ -185,6 +202,12 @@ mod tests {
             config.server.cors_origins = vec![origin.into()];
             assert_eq!(config.validate().is_ok(), good, "{origin}");
         }
+
+        let mut config = Config::default();
+        config.wyoming.listen = "10300".into();
+        assert!(config.validate().unwrap_err().to_string().starts_with("wyoming.listen: `10300`"));
+        config.wyoming.listen = String::new();
+        config.validate().unwrap();
 
         let mut config = Config::default();
         config.transcribe.window_max = super::super::Interval::from_secs(40);

@@ -35,6 +35,7 @@ pub(super) struct FakeStore(Arc<Mutex<State>>);
 pub(super) struct State {
     pub(super) rows: Vec<Row>,
     pub(super) devices: Vec<Device>,
+    pub(super) users: Vec<User>,
     /// How many of the next calls fail, and how.
     pub(super) failures: Vec<Kind>,
 }
@@ -72,8 +73,9 @@ impl Users for FakeStore {
     async fn user(&self, _: &UserId) -> Result<Option<User>> {
         unreachable!()
     }
-    async fn user_by_email(&self, _: &str) -> Result<Option<User>> {
-        unreachable!()
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        self.may_fail()?;
+        Ok(self.state().users.iter().find(|user| user.email == email).cloned())
     }
     async fn bearer(&self, _: &UserId, _: &str) -> Result<Option<User>> {
         unreachable!()

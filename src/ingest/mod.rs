@@ -20,14 +20,18 @@ use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 
+mod asr;
 pub mod clients;
+pub mod esp32;
 #[cfg(test)]
 mod fake_store;
 mod frame;
 mod open;
 pub mod session;
 mod stream;
+mod tcp;
 pub mod ws;
+pub mod wyoming;
 
 use clients::{ClientView, Clients};
 use session::Session;
@@ -95,6 +99,26 @@ impl Ingest {
         }
         tracing::info!(client = %client.id(), "connected");
         Ok(session)
+    }
+
+    /// Begins a session for `device` of the user whose e-mail address the
+    /// configuration has under `key`: for sources that know no login.
+    ///
+    /// # Errors
+    /// As [`Ingest::connect`]; `NotFound` when there is no such user or it may
+    /// not log in.
+    pub(super) async fn connect_configured(
+        self: &Arc<Self>,
+        email: &str,
+        key: &str,
+        device: &str,
+    ) -> Result<Session> {
+        let user = self.store.user_by_email(email).await?.filter(|user| user.is_active);
+        let user = user.ok_or_else(|| {
+            let message = format!("the user that `{key}` names does not exist or may not log in");
+            Error::new(Kind::NotFound, message)
+        })?;
+        self.connect(&user, Some(device)).await
     }
 
     fn open_ids(&self) -> std::sync::MutexGuard<'_, HashSet<ConversationId>> {

@@ -79,6 +79,14 @@ impl Session {
         }
     }
 
+    /// No audio has come for so long that the conversation is over.
+    pub async fn lull(&mut self) {
+        let bounded = self.format.is_some();
+        if let Some(stream) = self.stream.take() {
+            Box::pin(stream.end(bounded, CloseReason::Silence)).await;
+        }
+    }
+
     /// Waits for the next request from outside. Cancel safe.
     pub async fn next_request(&mut self) -> Request {
         match self.commands.recv().await {
@@ -117,6 +125,14 @@ impl Session {
         if let Some(stream) = self.stream.take() {
             Box::pin(stream.end(bounded, reason)).await;
         }
+    }
+}
+
+/// Waits for the next request to a session that may not have begun. Cancel safe.
+pub(super) async fn next_request(session: &mut Option<Session>) -> Request {
+    match session {
+        Some(session) => session.next_request().await,
+        None => std::future::pending().await,
     }
 }
 

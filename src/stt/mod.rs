@@ -26,6 +26,9 @@ pub trait SpeechToText: Send + Sync {
     /// Engine and model, as recorded with each transcript: `whisper/ggml-base.bin`.
     fn name(&self) -> String;
 
+    /// ISO 639-1 codes of the languages it understands.
+    fn languages(&self) -> &[&str];
+
     /// Whether it can be asked: false while its model is not on this machine.
     fn is_ready(&self) -> bool;
 
@@ -34,6 +37,7 @@ pub trait SpeechToText: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable` and `Timeout` when the engine died or took too long: the
-    /// same audio may be tried again. `BadInput` when it never can be.
+    /// same audio may be tried again. `BadInput` when it never can be, or for a
+    /// language that it does not know.
     async fn transcribe(&self, speech: Speech) -> Result<Transcript>;
 }

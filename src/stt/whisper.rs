@@ -13,6 +13,17 @@ use crate::engine::gate::Gate;
 use crate::engine::process::{Engine, Link};
 use crate::supervisor::Supervisor;
 
+/// What whisper's multilingual models understand.
+const LANGUAGES: [&str; 100] = [
+    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da",
+    "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw", "he",
+    "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn", "ko", "la",
+    "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl",
+    "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk", "sl", "sn", "so",
+    "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "uk", "ur", "uz",
+    "vi", "yi", "yo", "yue", "zh",
+];
+
 /// The local speech engine.
 #[derive(Clone, Debug)]
 pub struct WhisperEngine {
@@ -41,6 +52,11 @@ impl WhisperEngine {
 impl SpeechToText for WhisperEngine {
     fn name(&self) -> String {
         self.engine.name().to_owned()
+    }
+
+    fn languages(&self) -> &[&str] {
+        // English models are named so: ggml-base.en.bin.
+        if self.engine.name().contains(".en") { &["en"] } else { &LANGUAGES }
     }
 
     fn is_ready(&self) -> bool {

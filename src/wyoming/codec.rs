@@ -16,7 +16,7 @@ use super::event::Event;
 use crate::base::error::{Error, Kind};
 
 /// The version of the protocol that we write.
-const VERSION: &str = "1.5.4";
+const VERSION: &str = "1.10.2";
 
 /// Data longer than this goes into a block of its own: the reference
 /// implementation reads header lines of at most 64 KiB.
@@ -90,6 +90,9 @@ pub struct Header {
     pub data_length: usize,
     /// Bytes of payload that follow; 0 when absent or null.
     pub payload_length: usize,
+    /// Major and minor version of the protocol that the sender speaks, where it
+    /// says so.
+    pub version: Option<(u32, u32)>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +102,8 @@ struct HeaderIn {
     data: Option<Map<String, Value>>,
     data_length: Option<usize>,
     payload_length: Option<usize>,
+    #[serde(default)]
+    version: Value,
 }
 
 #[derive(Serialize)]
@@ -126,6 +131,7 @@ impl Header {
             data: header.data.unwrap_or_default(),
             data_length: header.data_length.unwrap_or(0),
             payload_length: header.payload_length.unwrap_or(0),
+            version: header.version.as_str().and_then(version),
         })
     }
 
@@ -153,6 +159,12 @@ impl Header {
     }
 }
 
+/// The first two numbers of a version.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 /// The stream form, for `tokio_util`'s `Framed` or a buffer of one's own.
 /// Memory grows with what has arrived, never with what a header announces.
 #[derive(Debug, Default)]
@@ -162,12 +174,24 @@ pub struct Codec {
     scanned: usize,
     /// A header whose other parts are still on their way.
     pending: Option<Header>,
+    peer_version: Option<(u32, u32)>,
 }
 
 impl Codec {
     /// A codec with limits of its own.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// Major and minor version of the protocol that the peer speaks, as its
+    /// latest event says.
+    pub fn peer_version(&self) -> Option<(u32, u32)> {
+        self.peer_version
+    }
+
+    /// Whether no part of an event has come since the last whole one.
+    pub fn is_between_events(&self) -> bool {
+        self.pending.is_none() && self.scanned == 0
     }
 
     /// The next header in `buffer`. Blank lines between events are skipped.
@@ -191,6 +215,7 @@ impl Codec {
             if !line.is_empty() {
                 let header = Header::parse(line)?;
                 header.check(&self.limits)?;
+                self.peer_version = header.version;
                 return Ok(Some(header));
             }
         }

@@ -160,6 +160,25 @@ body!("transcript",
         is_final: Option<bool>,
     }
 );
+body!("transcript-start",
+    /// A transcript begins to come in pieces.
+    TranscriptStart {
+        /// ISO 639-1 code of the language used or found.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
+    }
+);
+body!("transcript-chunk",
+    /// A piece of it: all pieces joined are the text.
+    TranscriptChunk {
+        /// What this piece adds.
+        text: String,
+    }
+);
+body!("transcript-stop",
+    /// That was the last piece. The whole `transcript` is sent before it.
+    TranscriptStop {}
+);
 body!("describe",
     /// Asks what the service can do.
     Describe {}
@@ -225,6 +244,9 @@ pub struct Program {
     pub version: Option<String>,
     /// What it can run.
     pub models: Vec<Model>,
+    /// Whether it sends [`TranscriptStart`], [`TranscriptChunk`] and
+    /// [`TranscriptStop`] around a transcript.
+    pub supports_transcript_streaming: bool,
 }
 
 /// A model of a [`Program`].

@@ -56,6 +56,19 @@ async fn speech_becomes_words_with_times() {
 }
 
 #[tokio::test]
+async fn the_languages_it_claims_are_those_of_the_model() {
+    let (engine, _supervisor) = whisper("ggml-tiny.bin", "auto");
+    let deadline = std::time::Duration::from_secs(120);
+    let info = engine.engine().call(deadline, async |link| link.describe().await).await.unwrap();
+    let mut known = info.asr[0].models[0].languages.clone();
+    known.sort_unstable();
+    assert_eq!(known, engine.languages());
+    let speech =
+        Speech { samples: speech("jfk.wav"), lane: Lane::Live, language: Some("en".into()) };
+    assert_eq!(plain(&engine.transcribe(speech).await.expect("a transcript").text()), JFK);
+}
+
+#[tokio::test]
 async fn a_request_never_hears_the_one_before() {
     let (engine, _supervisor) = whisper("ggml-tiny.bin", "en");
     assert_eq!(plain(&heard(&engine, speech("jfk.wav")).await.text()), JFK);

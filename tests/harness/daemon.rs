@@ -1,5 +1,6 @@
 //! A daemon in a temporary directory on a free port, ended with the test.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,8 @@ pub const ADMIN_PASSWORD: &str = "correct horse battery";
 pub struct Daemon {
     child: Child,
     pub url: String,
+    /// Other sources by name, as `127.0.0.1:PORT`.
+    pub sources: HashMap<String, String>,
     dir: TempDir,
     env: Vec<(String, String)>,
 }
@@ -58,6 +61,8 @@ impl Daemon {
             ("AUTH__BCRYPT_COST", "4"),
             ("LOG__LEVEL", "friend_lite=debug"),
             ("STT__LANGUAGE", "en"),
+            ("WYOMING__LISTEN", "127.0.0.1:0"),
+            ("ESP32__LISTEN", "127.0.0.1:0"),
         ]
         .iter()
         .chain(keys)
@@ -66,8 +71,8 @@ impl Daemon {
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
         env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (child, url) = launch(dir.path(), &env);
-        Self { child, url, dir, env }
+        let (child, url, sources) = launch(dir.path(), &env);
+        Self { child, url, sources, dir, env }
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -108,7 +113,7 @@ impl Daemon {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().expect("kill");
         let _ = self.child.wait();
-        (self.child, self.url) = launch(self.dir.path(), &self.env);
+        (self.child, self.url, self.sources) = launch(self.dir.path(), &self.env);
     }
 
     /// Asks the daemon to stop, and waits until it has.
@@ -156,7 +161,9 @@ impl Drop for Daemon {
     }
 }
 
-fn launch(dir: &Path, env: &[(String, String)]) -> (Child, String) {
+type Launched = (Child, String, HashMap<String, String>);
+
+fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut child = Command::new(program("friend-lite"))
         .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
@@ -169,10 +176,14 @@ fn launch(dir: &Path, env: &[(String, String)]) -> (Child, String) {
         .spawn()
         .expect("the daemon");
     let stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut sources = HashMap::new();
     for line in stdout.lines() {
         let line = line.unwrap();
+        if let Some((source, address)) = line.split_once(" on tcp://") {
+            sources.insert(source.to_owned(), address.to_owned());
+        }
         if let Some(url) = line.strip_prefix("listening on ") {
-            return (child, url.to_owned());
+            return (child, url.to_owned(), sources);
         }
     }
     let _ = child.wait();

@@ -120,6 +120,7 @@ impl Recognizer for Whisper {
             installed: true,
             version,
             models: vec![model],
+            supports_transcript_streaming: false,
         };
         Info { asr: vec![program] }
     }
