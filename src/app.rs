@@ -188,6 +188,7 @@ impl App {
             store: store.clone(),
             ingest,
             recordings,
+            wake,
             health,
             clock: clock.clone(),
             config: config.clone(),

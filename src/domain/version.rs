@@ -2,6 +2,8 @@
 //! is lost when it is made again.
 
 use super::conversation::{Progress, SAMPLE_RATE, Span, Window};
+use super::ids::JobId;
+use super::job::NewJob;
 use super::memory::Memory;
 use crate::base::clock::Timestamp;
 
@@ -94,6 +96,15 @@ pub struct SegmentEdit {
     pub end: Option<f64>,
 }
 
+/// A new version that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its number.
+    pub version: u32,
+    /// The jobs that make it.
+    pub jobs: Vec<JobId>,
+}
+
 /// How the making of one transcript ended, and what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -104,7 +115,7 @@ pub struct Settled {
     /// Where memory stands then.
     pub memory: Progress,
     /// The jobs that follow.
-    pub next: Vec<super::job::NewJob>,
+    pub next: Vec<NewJob>,
 }
 
 /// The transcript that a [`super::job::JobKind::Finish`] job settles: the oldest

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::ids::UserId;
 use crate::domain::user::User;
 use crate::ingest::Ingest;
+use crate::jobs::Wake;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
@@ -28,6 +29,8 @@ pub struct Api {
     pub ingest: Arc<Ingest>,
     /// Recordings on disk.
     pub recordings: Recordings,
+    /// Tells the workers of new jobs.
+    pub wake: Wake,
     /// Logins.
     pub auth: Auth,
     /// The time.

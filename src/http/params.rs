@@ -53,6 +53,17 @@ impl Params {
         Ok(usize::try_from(value).unwrap_or(default))
     }
 
+    /// A time in seconds, if it was given.
+    ///
+    /// # Errors
+    /// 422 when it is not one, or negative.
+    pub fn seconds(&self, name: &str) -> Result<Option<f64>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(_) => self.number(name, 0.0, 0.0..=1e9, "float_parsing", "number").map(Some),
+        }
+    }
+
     /// A number within `range`, or `default` when it was not given.
     ///
     /// # Errors

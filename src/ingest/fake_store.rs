@@ -15,7 +15,7 @@ use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
     Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users, Versions,
@@ -196,6 +196,9 @@ impl Versions for FakeStore {
     async fn details(&self, _: &[ConversationId]) -> Result<HashMap<ConversationId, Details>> {
         unreachable!()
     }
+    async fn transcripts(&self, _: &[ConversationId]) -> Result<HashMap<ConversationId, String>> {
+        unreachable!()
+    }
     async fn transcript_versions(&self, _: &ConversationId) -> Result<Vec<TranscriptVersion>> {
         unreachable!()
     }
@@ -205,7 +208,7 @@ impl Versions for FakeStore {
     async fn version_windows(&self, _: &ConversationId, _: u32) -> Result<Vec<Window>> {
         unreachable!()
     }
-    async fn reprocess_transcript(&self, _: &ConversationId, _: Timestamp) -> Result<u32> {
+    async fn reprocess_transcript(&self, _: &ConversationId, _: Timestamp) -> Result<Begun> {
         unreachable!()
     }
     async fn activate_transcript(&self, _: &ConversationId, _: u32) -> Result<()> {
@@ -216,7 +219,7 @@ impl Versions for FakeStore {
         _: &ConversationId,
         _: Option<u32>,
         _: Timestamp,
-    ) -> Result<u32> {
+    ) -> Result<Begun> {
         unreachable!()
     }
     async fn activate_memory(&self, _: &ConversationId, _: u32, _: Timestamp) -> Result<()> {
@@ -257,6 +260,9 @@ impl Jobs for FakeStore {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn conversation_jobs(&self, _: &ConversationId) -> Result<Vec<Job>> {
         unreachable!()
     }
     async fn dead_jobs(&self, _: usize) -> Result<Vec<Job>> {

@@ -17,7 +17,7 @@ use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 
 pub mod sqlite;
@@ -185,6 +185,8 @@ pub trait Conversations: Send + Sync {
 pub trait Versions: Send + Sync {
     /// What goes with each of those conversations.
     async fn details(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, Details>>;
+    /// The text of each of those conversations.
+    async fn transcripts(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, String>>;
     /// The transcripts of a conversation, oldest first.
     async fn transcript_versions(&self, id: &ConversationId) -> Result<Vec<TranscriptVersion>>;
     /// The sets of memories of a conversation, oldest first.
@@ -193,7 +195,7 @@ pub trait Versions: Send + Sync {
     async fn version_windows(&self, id: &ConversationId, version: u32) -> Result<Vec<Window>>;
     /// Begins a new transcript of a closed conversation: the windows of the
     /// active one again, each with its job. `Conflict` while one is being made.
-    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<u32>;
+    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<Begun>;
     /// Shows that transcript. `Conflict` while it is being made.
     async fn activate_transcript(&self, id: &ConversationId, version: u32) -> Result<()>;
     /// Begins a new set of memories from that transcript, or the active one.
@@ -203,7 +205,7 @@ pub trait Versions: Send + Sync {
         id: &ConversationId,
         transcript: Option<u32>,
         at: Timestamp,
-    ) -> Result<u32>;
+    ) -> Result<Begun>;
     /// Shows that set of memories in place of the active one, and undoes what
     /// the latter did to memories of other conversations. `Conflict` for one
     /// that is not complete.
@@ -254,6 +256,9 @@ pub trait Jobs: Send + Sync {
     async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>>;
     /// Puts a dead job back with its attempts at zero. `NotFound` without one.
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
+    /// The jobs of a conversation and of its windows, as far as they are kept,
+    /// oldest first.
+    async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>>;
     /// Dead jobs, newest first.
     async fn dead_jobs(&self, limit: usize) -> Result<Vec<Job>>;
 }

@@ -37,10 +37,10 @@ async fn root() -> StatusCode {
     StatusCode::OK
 }
 
-/// A recording, whole or in part. The path is that of the recording's row,
-/// never one from the request.
+/// A recording or a cropped one, whole or in part. Only what the row of a
+/// conversation names is sent.
 #[utoipa::path(get, path = "/audio/{file}", tag = "audio",
-    params(("file" = String, Path, description = "`audio_path` of a conversation")),
+    params(("file" = String, Path, description = "`audio_path` or `cropped_audio_path` of a conversation")),
     responses(
         (status = 200, description = "The whole recording", content_type = "audio/x-wav", body = Vec<u8>),
         (status = 206, description = "The part that was asked for", content_type = "audio/x-wav", body = Vec<u8>),
@@ -55,17 +55,18 @@ async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let conversation = api
-        .store
-        .conversation_by_audio(&name)
-        .await?
+    let found = match api.store.conversation_by_audio(&name).await? {
+        None => api.store.conversation_by_crop(&name).await?,
+        found => found,
+    };
+    let conversation = found
         .filter(|conversation| may_see(&user, &conversation.user_id))
         .ok_or_else(ApiError::not_found)?;
     if !conversation.has_audio() {
         let message = "This recording was deleted; its transcript is kept";
         return Err(ApiError::detail(StatusCode::GONE, message));
     }
-    let name = &conversation.audio_path;
+    let name = &name;
     let (file, size) = match api.recordings.audio_file(name).await {
         Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),
         opened => opened?,

@@ -1,5 +1,6 @@
 //! Conversations with their transcripts.
 
+mod change;
 mod view;
 
 use std::collections::BTreeMap;
@@ -13,8 +14,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::view::{ConversationEntry, ConversationFull, Details};
+use self::view::{ConversationEntry, ConversationFull, Cropped, Shown, Versions};
+use crate::domain::conversation::Conversation;
 use crate::domain::ids::ConversationId;
+use crate::domain::user::User;
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
 use crate::http::error::{ApiError, ErrorText, ValidationError};
@@ -22,7 +25,12 @@ use crate::http::params::Params;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::default().routes(routes!(list)).routes(routes!(one))
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(one))
+        .routes(routes!(cropped))
+        .routes(routes!(versions))
+        .merge(change::routes())
 }
 
 /// Conversations, newest first.
@@ -69,12 +77,15 @@ async fn list(
         None if user.is_superuser => None,
         wanted => Some(api.owner(&user, wanted).await?.id),
     };
-    let mut entries = Vec::new();
-    for conversation in api.store.conversations(owner.as_ref(), limit).await? {
-        entries.push(Details::load(&api, conversation).await?.entry());
-    }
+    let found = api.store.conversations(owner.as_ref(), limit).await?;
+    let ids: Vec<ConversationId> = found.iter().map(|found| found.id.clone()).collect();
+    let mut details = api.store.details(&ids).await?;
+    let entries = found.into_iter().map(|conversation| {
+        let details = details.remove(&conversation.id).unwrap_or_default();
+        Shown { conversation, details }.entry()
+    });
     let conversations = if params.get("view") == Some("list") {
-        Conversations::Flat(entries)
+        Conversations::Flat(entries.collect())
     } else {
         let mut by_client: BTreeMap<String, Vec<ConversationEntry>> = BTreeMap::new();
         for entry in entries {
@@ -96,10 +107,47 @@ async fn one(
     CurrentUser(user): CurrentUser,
     Path(id): Path<String>,
 ) -> Result<Json<OneConversation>, ApiError> {
+    let shown = Shown::load(&api, owned(&api, &user, id).await?).await?;
+    let versions = Versions::load(&api, &shown).await?;
+    Ok(Json(OneConversation { conversation: shown.full(versions) }))
+}
+
+/// The transcripts and sets of memories of a conversation; the active ones are
+/// shown elsewhere.
+#[utoipa::path(get, path = "/api/conversations/{id}/versions", tag = "conversations",
+    responses(
+        (status = 200, description = "The versions, oldest first", body = Versions),
+        (status = 404, description = "No such conversation", body = ErrorText),
+    ))]
+async fn versions(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    Path(id): Path<String>,
+) -> Result<Json<Versions>, ApiError> {
+    let shown = Shown::load(&api, owned(&api, &user, id).await?).await?;
+    Ok(Json(Versions::load(&api, &shown).await?))
+}
+
+/// The speech of a conversation: where it is, and a recording of it alone.
+#[utoipa::path(get, path = "/api/conversations/{id}/cropped", tag = "conversations",
+    responses(
+        (status = 200, description = "What there is of it", body = Cropped),
+        (status = 404, description = "No such conversation", body = ErrorText),
+    ))]
+async fn cropped(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    Path(id): Path<String>,
+) -> Result<Json<Cropped>, ApiError> {
+    let conversation = owned(&api, &user, id).await?;
+    let crop = api.store.crop(&conversation.id).await?;
+    Ok(Json(Cropped::of(&conversation, crop.as_ref())))
+}
+
+/// The conversation of that id, if the caller may see it.
+async fn owned(api: &Api, caller: &User, id: String) -> Result<Conversation, ApiError> {
     let found = api.store.conversation(&ConversationId::from_text(id)).await?;
-    let conversation = found
-        .filter(|conversation| may_see(&user, &conversation.user_id))
-        .ok_or_else(|| ApiError::error(StatusCode::NOT_FOUND, "Conversation not found"))?;
-    let details = Details::load(&api, conversation).await?;
-    Ok(Json(OneConversation { conversation: details.full() }))
+    found
+        .filter(|conversation| may_see(caller, &conversation.user_id))
+        .ok_or_else(|| ApiError::error(StatusCode::NOT_FOUND, "Conversation not found"))
 }

@@ -1,5 +1,9 @@
 //! Memories.
 
+mod admin;
+mod view;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,9 +14,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::view::{MemoryEntry, MemoryMetadata, entry, metadata};
+use super::debug::compression_ratio;
 use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::memory::Memory;
-use crate::domain::user::User;
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
 use crate::http::error::{ApiError, MessageText, ValidationError};
@@ -20,7 +25,13 @@ use crate::http::params::Params;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::default().routes(routes!(list)).routes(routes!(search)).routes(routes!(remove))
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(search))
+        .routes(routes!(unfiltered))
+        .routes(routes!(with_transcripts))
+        .routes(routes!(remove))
+        .merge(admin::routes())
 }
 
 /// Memories of one user.
@@ -44,36 +55,42 @@ struct MemoryResults {
     user_id: UserId,
 }
 
-/// A memory, with the fields of both versions of the original where they do not
-/// collide.
+/// Memories of one user, with those that no model was asked about.
 #[derive(Serialize, ToSchema)]
-struct MemoryEntry {
-    id: MemoryId,
-    /// The fact, one sentence.
-    memory: String,
-    /// RFC 3339.
-    created_at: String,
-    /// RFC 3339.
-    updated_at: String,
+struct UnfilteredMemories {
+    memories: Vec<MemoryEntry>,
+    count: usize,
     user_id: UserId,
-    metadata: MemoryMetadata,
-    /// How well it answers, 0 to 1; only in a search.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    score: Option<f32>,
+    /// Always true; there are none of that kind here, since what a model could
+    /// not look at is tried again.
+    includes_fallback: bool,
 }
 
-/// Where a memory comes from.
+/// Memories with what was said.
 #[derive(Serialize, ToSchema)]
-struct MemoryMetadata {
-    source: &'static str,
-    client_id: Option<ClientId>,
-    audio_uuid: Option<ConversationId>,
-    source_id: Option<ConversationId>,
+struct MemoriesWithTranscripts {
+    memories: Vec<MemoryWithTranscript>,
+    count: usize,
     user_id: UserId,
+}
+
+/// A memory with what was said.
+#[derive(Serialize, ToSchema)]
+struct MemoryWithTranscript {
+    memory_id: MemoryId,
+    memory_text: String,
+    /// RFC 3339.
+    created_at: String,
+    metadata: MemoryMetadata,
+    audio_uuid: Option<ConversationId>,
+    /// Of the conversation it came from, where that is kept.
+    transcript: Option<String>,
+    client_id: Option<ClientId>,
     user_email: String,
-    /// Seconds since the Unix epoch.
-    timestamp: i64,
-    prompt_version: String,
+    /// Characters of the memory for each hundred of the transcript.
+    compression_ratio: f64,
+    transcript_length: usize,
+    memory_length: usize,
 }
 
 /// A user's memories, newest first.
@@ -96,8 +113,90 @@ async fn list(
     let owner = api.owner(&user, params.get("user_id")).await.map_err(ApiError::as_message)?;
     let found = api.store.memories(&owner.id, limit).await.map_err(ApiError::as_message)?;
     let total_count = api.store.memory_count(&owner.id).await.map_err(ApiError::as_message)?;
-    let memories: Vec<_> = found.into_iter().map(|m| entry(m, &owner, None)).collect();
+    let memories: Vec<_> = found.into_iter().map(|m| entry(m, &owner.email, None)).collect();
     Ok(Json(MemoryList { count: memories.len(), memories, total_count, user_id: owner.id }))
+}
+
+/// A user's memories, newest first, as the original's list without a filter.
+#[utoipa::path(get, path = "/api/memories/unfiltered", tag = "memories",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000),
+        ("user_id" = Option<String>, Query, description = "Whose, for administrators"),
+    ),
+    responses(
+        (status = 200, description = "The memories", body = UnfilteredMemories),
+        (status = 404, description = "No such user", body = MessageText),
+        (status = 422, description = "Wrong parameters", body = ValidationError),
+    ))]
+async fn unfiltered(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    params: Params,
+) -> Result<Json<UnfilteredMemories>, ApiError> {
+    let limit = params.integer("limit", 50, 1..=1000)?;
+    let owner = api.owner(&user, params.get("user_id")).await.map_err(ApiError::as_message)?;
+    let found = api.store.memories(&owner.id, limit).await.map_err(ApiError::as_message)?;
+    let memories: Vec<_> = found.into_iter().map(|m| entry(m, &owner.email, None)).collect();
+    Ok(Json(UnfilteredMemories {
+        count: memories.len(),
+        memories,
+        user_id: owner.id,
+        includes_fallback: true,
+    }))
+}
+
+/// A user's memories, newest first, each with the transcript it came from.
+#[utoipa::path(get, path = "/api/memories/with-transcripts", tag = "memories",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000),
+        ("user_id" = Option<String>, Query, description = "Whose, for administrators"),
+    ),
+    responses(
+        (status = 200, description = "The memories", body = MemoriesWithTranscripts),
+        (status = 404, description = "No such user", body = MessageText),
+        (status = 422, description = "Wrong parameters", body = ValidationError),
+    ))]
+async fn with_transcripts(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    params: Params,
+) -> Result<Json<MemoriesWithTranscripts>, ApiError> {
+    let limit = params.integer("limit", 50, 1..=1000)?;
+    let owner = api.owner(&user, params.get("user_id")).await.map_err(ApiError::as_message)?;
+    let found = api.store.memories(&owner.id, limit).await.map_err(ApiError::as_message)?;
+    let sources: HashSet<&ConversationId> =
+        found.iter().filter_map(|memory| memory.conversation_id.as_ref()).collect();
+    let sources: Vec<ConversationId> = sources.into_iter().cloned().collect();
+    let transcripts = api.store.transcripts(&sources).await.map_err(ApiError::as_message)?;
+    let memories: Vec<MemoryWithTranscript> = found
+        .into_iter()
+        .map(|memory| {
+            let source = memory.conversation_id.as_ref();
+            let transcript = source.and_then(|id| transcripts.get(id)).cloned();
+            MemoryWithTranscript::of(memory, transcript, &owner.email)
+        })
+        .collect();
+    Ok(Json(MemoriesWithTranscripts { count: memories.len(), memories, user_id: owner.id }))
+}
+
+impl MemoryWithTranscript {
+    fn of(memory: Memory, transcript: Option<String>, user_email: &str) -> Self {
+        let memory_length = memory.text.chars().count();
+        let transcript_length = transcript.as_ref().map_or(0, |text| text.chars().count());
+        Self {
+            metadata: metadata(&memory, user_email),
+            memory_id: memory.id,
+            memory_text: memory.text,
+            created_at: memory.created_at.to_rfc3339(),
+            audio_uuid: memory.conversation_id,
+            transcript,
+            client_id: memory.client_id,
+            user_email: user_email.to_owned(),
+            compression_ratio: compression_ratio(memory_length, transcript_length),
+            transcript_length,
+            memory_length,
+        }
+    }
 }
 
 /// A user's memories that answer a question, best first.
@@ -127,8 +226,10 @@ async fn search(
         .search(&owner.id, query, limit, threshold)
         .await
         .map_err(ApiError::as_message)?;
-    let results: Vec<_> =
-        found.into_iter().map(|found| entry(found.memory, &owner, Some(found.score))).collect();
+    let results: Vec<_> = found
+        .into_iter()
+        .map(|found| entry(found.memory, &owner.email, Some(found.score)))
+        .collect();
     Ok(Json(MemoryResults {
         query: query.to_owned(),
         count: results.len(),
@@ -157,25 +258,4 @@ async fn remove(
     }
     api.auth.audit(Some(&user.id), "memory-deleted", id.as_str()).await;
     Ok(Json(MessageText { message: format!("Memory {id} deleted successfully") }))
-}
-
-fn entry(memory: Memory, owner: &User, score: Option<f32>) -> MemoryEntry {
-    MemoryEntry {
-        id: memory.id,
-        memory: memory.text,
-        created_at: memory.created_at.to_rfc3339(),
-        updated_at: memory.updated_at.to_rfc3339(),
-        user_id: memory.user_id.clone(),
-        metadata: MemoryMetadata {
-            source: "offline_streaming",
-            client_id: memory.client_id,
-            audio_uuid: memory.conversation_id.clone(),
-            source_id: memory.conversation_id,
-            user_id: memory.user_id,
-            user_email: owner.email.clone(),
-            timestamp: memory.created_at.seconds(),
-            prompt_version: memory.prompt_version,
-        },
-        score,
-    }
 }

@@ -3,6 +3,7 @@
 mod audio;
 mod clients;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod range;
@@ -38,6 +39,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         clients::routes(),
         conversations::routes(),
         memories::routes(),
+        debug::routes(),
         audio::routes(),
     ]
 }

@@ -141,6 +141,17 @@ impl Jobs for SqliteStore {
         .await
     }
 
+    async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>> {
+        let id = id.clone();
+        self.read(move |db| {
+            let sql = "select * from jobs where conversation_id = ?1 or window_id in (
+                           select id from windows where conversation_id = ?1)
+                       order by id";
+            rows::all(db, sql, [id.as_str()], rows::job)
+        })
+        .await
+    }
+
     async fn dead_jobs(&self, limit: usize) -> Result<Vec<Job>> {
         self.read(move |db| {
             let sql = "select * from jobs where state = 'dead'

@@ -13,8 +13,9 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{Conversation, Progress, Window};
 use crate::domain::ids::{ConversationId, WindowId};
 use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
+use crate::domain::transcript::{Segment, plain_text};
 use crate::domain::version::{
-    Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::Versions;
 
@@ -23,6 +24,18 @@ impl Versions for SqliteStore {
     async fn details(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, Details>> {
         let ids = ids.to_vec();
         self.read(move |db| details(db, &ids)).await
+    }
+
+    async fn transcripts(&self, ids: &[ConversationId]) -> Result<HashMap<ConversationId, String>> {
+        let ids = rows::to_json(ids)?;
+        self.read(move |db| {
+            let mut segments: HashMap<ConversationId, Vec<Segment>> = HashMap::new();
+            for window in rows::all(db, &active_windows_of_many(), [ids], rows::window)? {
+                segments.entry(window.conversation_id).or_default().extend(window.segments);
+            }
+            Ok(segments.into_iter().map(|(id, said)| (id, plain_text(&said))).collect())
+        })
+        .await
     }
 
     async fn transcript_versions(&self, id: &ConversationId) -> Result<Vec<TranscriptVersion>> {
@@ -45,7 +58,7 @@ impl Versions for SqliteStore {
         .await
     }
 
-    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<u32> {
+    async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<Begun> {
         let id = id.clone();
         self.write(move |tx| {
             if !closed(tx, &id)?.has_audio() {
@@ -82,7 +95,17 @@ impl Versions for SqliteStore {
                 enqueue(tx, &NewJob { kind, payload, lane: Lane::Backlog }, at)?;
             }
             finish_if_settled(tx, &id, Lane::Backlog, at)?;
-            Ok(version)
+            let jobs = rows::all(
+                tx,
+                "select j.id from jobs j left join windows w on w.id = j.window_id
+                 where j.state in ('ready', 'leased')
+                   and (w.conversation_id = ?1 and w.version = ?2
+                        or j.conversation_id = ?1 and j.kind = 'finish')
+                 order by j.id",
+                params![id.as_str(), version],
+                |row| row.get(0),
+            )?;
+            Ok(Begun { version, jobs })
         })
         .await
     }
@@ -107,7 +130,7 @@ impl Versions for SqliteStore {
         id: &ConversationId,
         transcript: Option<u32>,
         at: Timestamp,
-    ) -> Result<u32> {
+    ) -> Result<Begun> {
         let id = id.clone();
         self.write(move |tx| {
             closed(tx, &id)?;
@@ -133,7 +156,14 @@ impl Versions for SqliteStore {
             let payload = Payload::Conversation(id.clone());
             let job = NewJob { kind: JobKind::Remember, payload, lane: Lane::Backlog };
             enqueue(tx, &job, at)?;
-            Ok(version)
+            let jobs = rows::all(
+                tx,
+                "select id from jobs where state in ('ready', 'leased')
+                   and conversation_id = ?1 and kind = 'remember'",
+                [id.as_str()],
+                |row| row.get(0),
+            )?;
+            Ok(Begun { version, jobs })
         })
         .await
     }
@@ -273,15 +303,19 @@ const MEMORY_VERSIONS: &str = "select v.*, iif(v.active, (
      where v.conversation_id in (select value from json_each(?1))
      order by v.conversation_id, v.version";
 
+/// The windows of the active transcripts of the conversations in a JSON list.
+fn active_windows_of_many() -> String {
+    format!(
+        "{ACTIVE_WINDOWS} where w.conversation_id in (select value from json_each(?1))
+         order by w.conversation_id, w.seq"
+    )
+}
+
 fn details(db: &Connection, ids: &[ConversationId]) -> Result<HashMap<ConversationId, Details>> {
     let mut found: HashMap<ConversationId, Details> = HashMap::new();
     let ids = rows::to_json(ids)?;
 
-    let sql = format!(
-        "{ACTIVE_WINDOWS} where w.conversation_id in (select value from json_each(?1))
-         order by w.conversation_id, w.seq"
-    );
-    for window in rows::all(db, &sql, [&ids], rows::window)? {
+    for window in rows::all(db, &active_windows_of_many(), [&ids], rows::window)? {
         found.entry(window.conversation_id.clone()).or_default().windows.push(window);
     }
     for (id, version) in rows::all(db, TRANSCRIPTS, [&ids], |row| {

@@ -9,8 +9,8 @@ use crate::domain::conversation::{
     CloseReason, Conversation, Progress, SAMPLE_RATE, Span, Window, WindowState,
 };
 use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
-use crate::domain::memory::Memory;
 use crate::domain::transcript::{Segment, plain_text};
+use crate::domain::version::{Crop, Details, MemoryVersion, TranscriptVersion};
 use crate::http::api::Api;
 
 /// A conversation in a list.
@@ -31,6 +31,74 @@ pub(super) struct ConversationFull {
     segments: Vec<Segment>,
     windows: Vec<WindowView>,
     coverage: Coverage,
+    transcript_versions: Vec<TranscriptView>,
+    memory_versions: Vec<MemorySetView>,
+}
+
+/// The versions of a conversation, oldest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConversationVersions)]
+pub(super) struct Versions {
+    conversation_id: ConversationId,
+    active_transcript_version: Option<String>,
+    active_memory_version: Option<String>,
+    transcript_versions: Vec<TranscriptView>,
+    memory_versions: Vec<MemorySetView>,
+}
+
+/// One transcript of a conversation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TranscriptVersion)]
+struct TranscriptView {
+    version_id: String,
+    is_active: bool,
+    status: Progress,
+    /// The whole text, as far as it is made.
+    transcript: String,
+    segments: Vec<Segment>,
+    segment_count: usize,
+    /// The engine.
+    provider: Option<String>,
+    model: Option<String>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    completed_at: Option<String>,
+}
+
+/// What was remembered of a conversation at one time.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemoryVersion)]
+struct MemorySetView {
+    version_id: String,
+    is_active: bool,
+    status: Progress,
+    memory_count: u64,
+    /// The transcript it comes from.
+    transcript_version_id: String,
+    /// The engine.
+    provider: Option<String>,
+    model: Option<String>,
+    prompt_version: Option<String>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    completed_at: Option<String>,
+}
+
+/// Where somebody speaks in a conversation.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cropped {
+    audio_uuid: ConversationId,
+    /// File name below `/audio/`; none before it is made, and where nobody
+    /// speaks.
+    cropped_audio_path: Option<String>,
+    speech_segments: Vec<SpeechSegment>,
+    /// Seconds.
+    cropped_duration: Option<f64>,
+    /// RFC 3339.
+    cropped_at: Option<String>,
+    original_audio_path: Option<String>,
 }
 
 /// What both views have.
@@ -63,6 +131,8 @@ struct ConversationFields {
     speech_segments: Vec<SpeechSegment>,
     cropped_audio_path: Option<String>,
     cropped_duration: Option<f64>,
+    /// RFC 3339.
+    cropped_at: Option<String>,
     memories: Vec<MemoryReference>,
     memory_count: usize,
     has_memory: bool,
@@ -145,36 +215,36 @@ impl ConversationEntry {
 }
 
 /// A conversation with what belongs to it.
-pub(super) struct Details {
-    conversation: Conversation,
-    windows: Vec<Window>,
-    memories: Vec<Memory>,
+pub(super) struct Shown {
+    pub(super) conversation: Conversation,
+    pub(super) details: Details,
 }
 
-impl Details {
+impl Shown {
     pub(super) async fn load(api: &Api, conversation: Conversation) -> Result<Self> {
-        let windows = api.store.windows(&conversation.id).await?;
-        let memories = api.store.conversation_memories(&conversation.id).await?;
-        Ok(Self { conversation, windows, memories })
+        let id = &conversation.id;
+        let details = api.store.details(std::slice::from_ref(id)).await?.remove(id);
+        Ok(Self { conversation, details: details.unwrap_or_default() })
     }
 
     fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.windows.iter().flat_map(|window| &window.segments)
+        self.details.windows.iter().flat_map(|window| &window.segments)
     }
 
     fn fields(&self) -> ConversationFields {
-        let c = &self.conversation;
-        let memories = self.memories.iter().map(|memory| MemoryReference {
+        let (c, details) = (&self.conversation, &self.details);
+        let memories = details.memories.iter().map(|memory| MemoryReference {
             memory_id: memory.id.clone(),
             created_at: memory.created_at.to_rfc3339(),
             updated_at: memory.updated_at.to_rfc3339(),
             status: "created",
         });
-        let memory_count = self.memories.len();
-        // There is one version of each: a new transcript replaces the old one.
-        let transcript_count = usize::from(!self.windows.is_empty());
-        let memory_versions = usize::from(memory_count > 0);
-        let version = |count: usize| (count > 0).then(|| "current".to_owned());
+        let memory_count = details.memories.len();
+        // Until it is cropped, what was transcribed is the speech in it.
+        let speech = match &details.crop {
+            Some(crop) => crop.spans.iter().map(seconds).collect(),
+            None => details.windows.iter().flat_map(|w| &w.spans).map(seconds).collect(),
+        };
         ConversationFields {
             audio_uuid: c.id.clone(),
             conversation_id: c.id.clone(),
@@ -190,25 +260,26 @@ impl Details {
             is_open: c.is_open(),
             duration_seconds: c.duration_seconds(),
             title: c.title.clone(),
-            summary: None,
+            summary: details.summary.clone(),
             segment_count: self.segments().count(),
-            speakers_identified: Vec::new(),
-            speech_segments: self.windows.iter().flat_map(|w| &w.spans).map(seconds).collect(),
-            cropped_audio_path: None,
-            cropped_duration: None,
+            speakers_identified: details.speakers.clone(),
+            speech_segments: speech,
+            cropped_audio_path: details.crop.as_ref().and_then(|crop| crop.audio_path.clone()),
+            cropped_duration: details.crop.as_ref().map(Crop::duration_seconds),
+            cropped_at: details.crop.as_ref().map(|crop| crop.at.to_rfc3339()),
             memories: memories.collect(),
             memory_count,
             has_memory: memory_count > 0,
             transcription_status: c.transcription,
             memory_processing_status: c.memory,
             error: c.error.clone(),
-            active_transcript_version: version(transcript_count),
-            active_memory_version: version(memory_versions),
+            active_transcript_version: active_transcript(details),
+            active_memory_version: active_memory(details),
             version_info: VersionInfo {
-                transcript_count,
-                memory_count: memory_versions,
-                active_transcript_version: version(transcript_count),
-                active_memory_version: version(memory_versions),
+                transcript_count: details.transcripts.len(),
+                memory_count: details.memory_versions.len(),
+                active_transcript_version: active_transcript(details),
+                active_memory_version: active_memory(details),
             },
         }
     }
@@ -228,9 +299,9 @@ impl Details {
 
     /// With the text as one string, the segments with their words, and what
     /// became of the audio.
-    pub(super) fn full(&self) -> ConversationFull {
+    pub(super) fn full(&self, versions: Versions) -> ConversationFull {
         let segments: Vec<Segment> = self.segments().cloned().collect();
-        let windows = self.windows.iter().map(|window| WindowView {
+        let windows = self.details.windows.iter().map(|window| WindowView {
             seq: window.seq,
             state: window.state,
             engine: window.engine.clone(),
@@ -241,9 +312,99 @@ impl Details {
             transcript: plain_text(&segments),
             segments,
             windows: windows.collect(),
-            coverage: coverage(self.conversation.samples, &self.windows),
+            coverage: coverage(self.conversation.samples, &self.details.windows),
+            transcript_versions: versions.transcript_versions,
+            memory_versions: versions.memory_versions,
         }
     }
+}
+
+impl Versions {
+    pub(super) async fn load(api: &Api, shown: &Shown) -> Result<Self> {
+        let (id, details) = (&shown.conversation.id, &shown.details);
+        let mut transcript_versions = Vec::with_capacity(details.transcripts.len());
+        for version in &details.transcripts {
+            let windows = match version.active {
+                true => details.windows.clone(),
+                false => api.store.version_windows(id, version.version).await?,
+            };
+            transcript_versions.push(TranscriptView::of(version, windows));
+        }
+        Ok(Self {
+            conversation_id: id.clone(),
+            active_transcript_version: active_transcript(details),
+            active_memory_version: active_memory(details),
+            transcript_versions,
+            memory_versions: details.memory_versions.iter().map(MemorySetView::of).collect(),
+        })
+    }
+}
+
+impl TranscriptView {
+    fn of(version: &TranscriptVersion, windows: Vec<Window>) -> Self {
+        let segments: Vec<Segment> =
+            windows.into_iter().flat_map(|window| window.segments).collect();
+        let (provider, model) = engine(version.engine.as_deref());
+        Self {
+            version_id: version.version.to_string(),
+            is_active: version.active,
+            status: version.state,
+            transcript: plain_text(&segments),
+            segment_count: segments.len(),
+            segments,
+            provider,
+            model,
+            created_at: version.created_at.to_rfc3339(),
+            completed_at: version.completed_at.map(|at| at.to_rfc3339()),
+        }
+    }
+}
+
+impl MemorySetView {
+    fn of(version: &MemoryVersion) -> Self {
+        let (provider, model) = engine(version.model.as_deref());
+        Self {
+            version_id: version.version.to_string(),
+            is_active: version.active,
+            status: version.state,
+            memory_count: version.memories,
+            transcript_version_id: version.transcript_version.to_string(),
+            provider,
+            model,
+            prompt_version: version.prompt_version.clone(),
+            created_at: version.created_at.to_rfc3339(),
+            completed_at: version.completed_at.map(|at| at.to_rfc3339()),
+        }
+    }
+}
+
+impl Cropped {
+    pub(super) fn of(conversation: &Conversation, crop: Option<&Crop>) -> Self {
+        Self {
+            audio_uuid: conversation.id.clone(),
+            cropped_audio_path: crop.and_then(|crop| crop.audio_path.clone()),
+            speech_segments: crop.iter().flat_map(|crop| &crop.spans).map(seconds).collect(),
+            cropped_duration: crop.map(Crop::duration_seconds),
+            cropped_at: crop.map(|crop| crop.at.to_rfc3339()),
+            original_audio_path: Some(conversation.audio_path.clone()),
+        }
+    }
+}
+
+fn active_transcript(details: &Details) -> Option<String> {
+    let active = details.transcripts.iter().find(|version| version.active);
+    active.map(|version| version.version.to_string())
+}
+
+fn active_memory(details: &Details) -> Option<String> {
+    let active = details.memory_versions.iter().find(|version| version.active);
+    active.map(|version| version.version.to_string())
+}
+
+/// Engine and model of `whisper/ggml-base.bin`.
+fn engine(name: Option<&str>) -> (Option<String>, Option<String>) {
+    let (provider, model) = name.and_then(|name| name.split_once('/')).unzip();
+    (provider.map(str::to_owned), model.map(str::to_owned))
 }
 
 fn seconds(span: &Span) -> SpeechSegment {

@@ -64,6 +64,9 @@ async fn one_conversation_shows_its_words_and_what_became_of_its_audio() {
     assert_eq!(body["conversation"]["memory_count"], 1);
     assert_eq!(body["conversation"]["memories"][0]["memory_id"], json!(kept[0].id));
     assert_eq!(body["conversation"]["title"], "A title");
+    assert_eq!(body["conversation"]["summary"], "A summary.");
+    assert_eq!(body["conversation"]["memory_versions"][0]["memory_count"], 1);
+    assert_eq!(body["conversation"]["active_memory_version"], "1");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::World;
-use crate::store::sqlite::testing::add;
+use crate::store::sqlite::testing::{add, window};
 
 #[tokio::test]
 async fn memories_are_listed_newest_first_with_the_fields_of_both_versions() {
@@ -92,7 +92,12 @@ async fn nobody_reads_or_finds_the_memories_of_others() {
     world.fixture.remember(&ann.user, &[add("Ann has a dog called Rex", 0)]).await;
     let of_ann = format!("user_id={}", ann.user.id);
 
-    for path in ["/api/memories", "/api/memories/search?query=dog"] {
+    for path in [
+        "/api/memories",
+        "/api/memories/search?query=dog",
+        "/api/memories/unfiltered",
+        "/api/memories/with-transcripts",
+    ] {
         let join = if path.contains('?') { '&' } else { '?' };
         assert_eq!(world.get(path, &ann).await.is(200)["count"], 1, "{path}");
         assert_eq!(world.get(path, &ben).await.is(200)["count"], 0, "{path}");
@@ -105,4 +110,66 @@ async fn nobody_reads_or_finds_the_memories_of_others() {
         assert_eq!(body["user_id"], json!(ann.user.id));
     }
     world.get("/api/memories?user_id=nobody", &admin).await.is(404);
+}
+
+#[tokio::test]
+async fn memories_come_with_what_was_said() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let id = world.fixture.opened(&ann.user).await;
+    world.fixture.close(&id, &[window(0)]).await;
+    world.fixture.transcribe("Ann has a dog called Rex, she says").await;
+    world.fixture.finish().await;
+    world.fixture.learn(&id, &[add("Ann has a dog", 0)]).await;
+    let body = world.get("/api/memories/with-transcripts", &ann).await.is(200);
+    let memory = &body["memories"][0];
+    assert_eq!(memory["memory_text"], "Ann has a dog");
+    assert_eq!(memory["transcript"], "Ann has a dog called Rex, she says");
+    assert_eq!((&memory["memory_length"], &memory["transcript_length"]), (&json!(13), &json!(34)));
+    assert_eq!(memory["compression_ratio"], 38.2);
+    assert_eq!(memory["user_email"], "ann@example.com");
+    assert_eq!(memory["audio_uuid"], json!(id));
+
+    let unfiltered = world.get("/api/memories/unfiltered?limit=5", &ann).await.is(200);
+    assert_eq!(unfiltered["includes_fallback"], true);
+    let entry = &unfiltered["memories"][0];
+    assert_eq!(entry["hash"].as_str().unwrap().len(), 32);
+    for field in ["source", "source_id", "organization_id", "project_id", "app_id", "device_type"] {
+        assert!(entry["metadata"][field].is_string(), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn administrators_see_and_forget_everybodys_memories() {
+    let world = World::new().await;
+    let (ann, ben) = (world.person("ann", false).await, world.person("ben", false).await);
+    let admin = world.person("root", true).await;
+    world.fixture.remember(&ann.user, &[add("one", 0), add("two", 1)]).await;
+    world.fixture.remember(&ben.user, &[add("three", 2)]).await;
+    for path in ["/api/memories/admin", "/api/admin/memories"] {
+        let body = world.get(path, &admin).await.is(200);
+        assert_eq!(body["total_memories"], 3, "{path}");
+        assert_eq!(body["memories"].as_array().unwrap().len(), 3);
+        let hers = &body["user_memories"][ann.user.id.as_str()];
+        assert_eq!(hers.as_array().unwrap().len(), 2);
+        assert_eq!(hers[0]["metadata"]["user_email"], "ann@example.com");
+        assert_eq!(body["stats"]["total_users"], 2);
+        assert_eq!(body["stats"]["users_with_memories"].as_array().unwrap().len(), 2);
+        assert_eq!(body["stats"]["client_ids_with_memories"].as_array().unwrap().len(), 2);
+        let one = format!("{path}?limit=1&user_id={}", ann.user.id);
+        assert_eq!(world.get(&one, &admin).await.is(200)["total_memories"], 1);
+        assert_eq!(world.get(path, &ann).await.is(403), json!({ "detail": "Forbidden" }));
+    }
+    let debug = world.get("/api/admin/memories/debug", &admin).await.is(200);
+    assert_eq!(debug["total_memories"], 3);
+    assert_eq!(debug["users"][0]["conversations"], 1);
+    world.get("/api/admin/memories/debug", &ben).await.is(403);
+
+    let all = "/api/admin/memory/delete-all";
+    assert_eq!(world.ask("DELETE", all, Some(&admin)).await.is(200)["deleted_count"], 0);
+    world.ask("DELETE", all, Some(&ann)).await.is(403);
+    let of_ann = format!("{all}?user_id={}", ann.user.id);
+    assert_eq!(world.ask("DELETE", &of_ann, Some(&admin)).await.is(200)["deleted_count"], 2);
+    assert_eq!(world.get("/api/memories", &ann).await.is(200)["total_count"], 0);
+    assert_eq!(world.get("/api/memories", &ben).await.is(200)["total_count"], 1);
 }

@@ -2,11 +2,13 @@
 
 mod audio;
 mod conversations;
+mod debug;
 mod login;
 mod memories;
 mod sockets;
 mod system;
 mod users;
+mod versions;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -108,6 +110,7 @@ impl World {
             store,
             ingest,
             recordings,
+            wake: Wake::default(),
             clock: clock.clone(),
             config,
             supervisor,

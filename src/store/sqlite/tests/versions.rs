@@ -70,7 +70,8 @@ fn update(memory: &Memory, text: &str, axis: usize) -> MemoryChange {
 async fn a_new_transcript_is_shown_when_it_is_complete() {
     let f = Fixture::new();
     let id = f.spoken(&f.user("anna").await, ["one", "two"]).await;
-    assert_eq!(f.store.reprocess_transcript(&id, at(20)).await.unwrap(), 2);
+    let begun = f.store.reprocess_transcript(&id, at(20)).await.unwrap();
+    assert_eq!((begun.version, begun.jobs.len()), (2, 2));
     let twice = f.store.reprocess_transcript(&id, at(20)).await.unwrap_err();
     assert_eq!(twice.kind(), Kind::Conflict);
     let early = f.store.activate_transcript(&id, 2).await.unwrap_err();
@@ -145,7 +146,8 @@ async fn only_what_is_there_can_be_made_again() {
     let id = f.spoken(&anna, ["one", "two"]).await;
     let unknown = f.store.reprocess_memory(&id, Some(7), at(20)).await.unwrap_err();
     assert_eq!(unknown.kind(), Kind::NotFound);
-    assert_eq!(f.store.reprocess_memory(&id, Some(1), at(20)).await.unwrap(), 2);
+    let begun = f.store.reprocess_memory(&id, Some(1), at(20)).await.unwrap();
+    assert_eq!((begun.version, begun.jobs.len()), (2, 1));
     let twice = f.store.reprocess_memory(&id, None, at(20)).await.unwrap_err();
     assert_eq!(twice.kind(), Kind::Conflict);
 }
@@ -173,7 +175,7 @@ async fn new_memories_take_the_place_of_the_old_ones_and_give_it_back() {
         .clone()
         .unwrap();
     f.remember(&anna, &[add("a fact from elsewhere", 5)]).await;
-    assert_eq!(f.store.reprocess_memory(&id, None, at(20)).await.unwrap(), 2);
+    assert_eq!(f.store.reprocess_memory(&id, None, at(20)).await.unwrap().version, 2);
     assert_eq!(f.listed(&anna).await.len(), 3, "until the new ones are there");
 
     let new = f.learn(&id, &[add("new fact", 1)]).await;
