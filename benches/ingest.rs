@@ -17,7 +17,7 @@ use friend_lite::base::clock::{Clock, Timestamp};
 use friend_lite::config;
 use friend_lite::domain::conversation::Conversation;
 use friend_lite::domain::ids::{ClientId, ConversationId, UserId};
-use friend_lite::recording::Recordings;
+use friend_lite::recording::{Format, Recordings};
 
 /// A minute of something loud and soft by turns: a swept buzz.
 fn minute() -> Vec<i16> {
@@ -118,7 +118,7 @@ fn conversation() -> Conversation {
     let id = ConversationId::generate();
     let client_id = ClientId::from_text("439011-bench");
     let started_at = Timestamp::from_millis(0);
-    let name = Recordings::file_name(started_at, &client_id, &id);
+    let name = Recordings::file_name(started_at, &client_id, &id, Format::Wav);
     let user = UserId::from_text("507f1f77bcf86cd799439011");
     Conversation::begin(id, user, client_id, name, started_at)
 }

@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod cutter;
 pub mod decode;
+pub mod ogg;
 pub mod opus;
 pub mod pcm;
 pub mod reading;

@@ -10,7 +10,7 @@ use crate::base::error::{Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
-use crate::recording::{Recorder, Recordings};
+use crate::recording::{Format, Recorder, Recordings};
 
 /// Pauses between attempts at the store: about six seconds in all, which a
 /// device's send buffer bridges.
@@ -58,7 +58,7 @@ impl Open {
             id.clone(),
             client.user_id().clone(),
             client.id().clone(),
-            Recordings::file_name(started_at, client.id(), &id),
+            Recordings::file_name(started_at, client.id(), &id, Format::Wav),
             started_at,
         );
         ingest.open_ids().insert(id.clone());

@@ -179,6 +179,7 @@ mod tests {
     use crate::domain::user::{Device, User};
     use crate::jobs::Wake;
     use crate::pipeline::reconcile::{Sweep, Swept};
+    use crate::recording::Format;
     use crate::store::sqlite::testing::{Fixture, at};
     use crate::store::{Conversations, Deletions, Users};
 
@@ -227,6 +228,7 @@ mod tests {
                 conversation.started_at,
                 &conversation.client_id,
                 &conversation.id,
+                Format::Wav,
             );
             let device = Device {
                 client_id: conversation.client_id.clone(),

@@ -1,15 +1,12 @@
 //! Cropped recordings: the speech of a recording in a file of its own, which can
 //! be made again at any time.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::wav_file::WavFile;
-use super::{MAX_READ, Recordings, failed};
+use super::track::{Piece, Track};
+use super::{Format, MAX_READ, Recordings, check, failed, list, remove};
 use crate::base::clock::Timestamp;
-use crate::base::error::{Context, Kind, Result};
+use crate::base::error::Result;
 use crate::domain::conversation::Span;
 use crate::domain::ids::ConversationId;
 use crate::supervisor::blocking;
@@ -34,25 +31,28 @@ impl Recordings {
     /// # Errors
     /// As [`Recordings::read`]; `NoSpace` or `Storage` when it cannot be written.
     pub async fn write_cropped(&self, source: &str, name: &str, spans: &[Span]) -> Result<()> {
-        let path = self.path(name)?;
-        let part = self.dir.join(format!(".{name}{PART}"));
-        let mut file = {
-            let (part, dir) = (part.clone(), self.dir.clone());
+        check(name)?;
+        let part = format!(".{name}{PART}");
+        let mut track = {
+            let (part, files) = (part.clone(), self.files.clone());
             blocking(move || {
-                remove(part.clone())?;
-                WavFile::create(&part, &dir)
+                remove(files.as_ref(), &part)?;
+                Track::create(files.as_ref(), &part, Format::Wav)
             })
             .await?
         };
-        for piece in spans.iter().flat_map(|span| pieces(*span)) {
-            file.add(self.read(source, &[piece]).await?);
-            file = blocking(move || file.sync().map(|()| file)).await?;
+        for span in spans.iter().flat_map(|span| pieces(*span)) {
+            let mut piece = Piece::default();
+            piece.add_samples(&self.read(source, &[span]).await?);
+            track.add(piece);
+            track = blocking(move || track.sync().map(|()| track)).await?;
         }
-        let dir = self.dir.clone();
+        let (files, name) = (self.files.clone(), name.to_owned());
         blocking(move || {
-            let cannot = |error| failed("cannot create", &path, error);
-            std::fs::rename(&part, &path).map_err(cannot)?;
-            File::open(&dir).and_then(|dir| dir.sync_all()).map_err(cannot)
+            track.finish()?;
+            let cannot = |error| failed("cannot create", &name, error);
+            files.rename(&part, &name).map_err(cannot)?;
+            files.sync_names().map_err(cannot)
         })
         .await
     }
@@ -62,8 +62,9 @@ impl Recordings {
     /// # Errors
     /// `Storage` when it cannot be removed.
     pub async fn remove_cropped(&self, name: &str) -> Result<()> {
-        let path = self.path(name)?;
-        blocking(move || remove(path)).await
+        check(name)?;
+        let (files, name) = (self.files.clone(), name.to_owned());
+        blocking(move || remove(files.as_ref(), &name)).await
     }
 
     /// The cropped recordings there are; removes what was left half written.
@@ -72,24 +73,19 @@ impl Recordings {
     /// # Errors
     /// `Storage` when the directory cannot be read.
     pub async fn scan_cropped(&self) -> Result<Vec<String>> {
-        let (dir, now) = (self.dir.clone(), self.clock.now());
+        let (files, now) = (self.files.clone(), self.clock.now());
         blocking(move || {
-            let failed = "cannot list the recordings";
             let mut found = Vec::new();
-            for entry in std::fs::read_dir(&dir).context(Kind::Storage, failed)? {
-                let entry = entry.context(Kind::Storage, failed)?;
-                let Ok(name) = entry.file_name().into_string() else { continue };
+            for entry in list(files.as_ref())? {
+                let name = entry.name;
                 let half = name.strip_prefix('.').is_some_and(|name| name.ends_with(PART));
                 let written = name.trim_start_matches('.').starts_with(PREFIX);
-                // One that is gone meanwhile is not there.
-                let Ok(metadata) = entry.metadata() else { continue };
-                let seconds = std::os::unix::fs::MetadataExt::mtime(&metadata);
-                let modified = Timestamp::from_millis(seconds.saturating_mul(1000));
+                let modified = Timestamp::from_millis(entry.modified.saturating_mul(1000));
                 if !written || now.since(modified) < ABANDONED {
                     continue;
                 }
                 match half {
-                    true => remove(entry.path())?,
+                    true => remove(files.as_ref(), &name)?,
                     false => found.push(name),
                 }
             }
@@ -106,15 +102,6 @@ fn pieces(span: Span) -> impl Iterator<Item = Span> {
     starts.map(move |start| Span { start, end: span.end.min(start + MAX_READ) })
 }
 
-fn remove(path: PathBuf) -> Result<()> {
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(failed("cannot remove", &path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +112,7 @@ mod tests {
     fn conversation() -> Conversation {
         let (id, client_id) = (ConversationId::generate(), ClientId::from_text("1-phone"));
         let started_at = Timestamp::from_millis(1_753_190_000_000);
-        let name = Recordings::file_name(started_at, &client_id, &id);
+        let name = Recordings::file_name(started_at, &client_id, &id, Format::Wav);
         let user = UserId::from_text("507f1f77bcf86cd799439011");
         Conversation::begin(id, user, client_id, name, started_at)
     }

@@ -1,25 +1,36 @@
-//! Audio files that survive a power cut: one standard WAV file for each
+//! Audio files that survive a power cut: one standard file for each
 //! conversation, playable at all times.
+//!
+//! What comes as PCM is a WAV file, what comes as Opus packets an Ogg Opus file
+//! with those packets. Both grow at their end alone, and are synced there: a
+//! crash leaves what was synced, and a tail that [`Recordings::repair`] puts
+//! right.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Context, Error, Kind, Result, io_kind};
+use crate::base::error::{Error, Kind, Result, io_kind};
 use crate::domain::conversation::{Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::supervisor::blocking;
 
 mod cropped;
+mod files;
+mod format;
+mod opus_file;
 mod recorder;
+mod track;
 mod wav_file;
 
+use files::{Disk, Entry, Files, Use};
+pub use format::Format;
 pub use recorder::Recorder;
-use wav_file::{HEADER, WavFile, data_samples};
+use track::Track;
 
 /// The most samples one read gives: a minute.
 const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
@@ -28,6 +39,7 @@ const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
 #[derive(Clone, Debug)]
 pub struct Recordings {
     dir: Arc<Path>,
+    files: Arc<dyn Files>,
     sync_interval: Duration,
     clock: Clock,
 }
@@ -37,8 +49,8 @@ pub struct Recordings {
 pub struct Found {
     /// Its name, as in [`Conversation::audio_path`].
     pub name: String,
-    /// Samples in it, by its length.
-    pub samples: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
     /// When it was last written.
     pub modified: Timestamp,
 }
@@ -77,7 +89,8 @@ impl Recordings {
         };
         DirBuilder::new().mode(0o700).recursive(true).create(&dir).map_err(failed)?;
         std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed)?;
-        Ok(Self { dir: dir.into(), sync_interval, clock })
+        let files = Arc::new(Disk(dir.clone().into()));
+        Ok(Self { dir: dir.into(), files, sync_interval, clock })
     }
 
     /// The directory itself, to measure its disk.
@@ -86,13 +99,20 @@ impl Recordings {
     }
 
     /// The file name of a conversation's recording.
-    pub fn file_name(started_at: Timestamp, client: &ClientId, id: &ConversationId) -> String {
-        format!("{}_{client}_{id}.wav", started_at.seconds())
+    pub fn file_name(
+        started_at: Timestamp,
+        client: &ClientId,
+        id: &ConversationId,
+        format: Format,
+    ) -> String {
+        format!("{}_{client}_{id}.{}", started_at.seconds(), format.extension())
     }
 
     /// Takes a file name apart; none when it is not one of ours.
     pub fn origin(name: &str) -> Option<Origin> {
-        let (started_at, rest) = name.strip_suffix(".wav")?.split_once('_')?;
+        let extension = Format::of(name)?.extension();
+        let (started_at, rest) =
+            name.strip_suffix(extension)?.strip_suffix('.')?.split_once('_')?;
         let (client_id, conversation_id) = rest.rsplit_once('_')?;
         let seconds: i64 = started_at.parse().ok()?;
         if client_id.is_empty() || conversation_id.is_empty() {
@@ -105,27 +125,30 @@ impl Recordings {
         })
     }
 
-    /// Begins the recording of `conversation`: the file and its directory entry
-    /// are on disk when this returns.
+    /// Begins the recording of `conversation`, in the format that its file name
+    /// tells: the file and its directory entry are on disk when this returns.
     ///
     /// # Errors
-    /// `NoSpace`, `Storage`, or `BadInput` for a name that is none.
+    /// `NoSpace`, `Storage`, or `NotFound` for a name that is none.
     pub async fn create(&self, conversation: &Conversation) -> Result<Recorder> {
-        let path = self.path(&conversation.audio_path)?;
-        let dir = self.dir.clone();
-        let file = blocking(move || WavFile::create(&path, &dir)).await?;
-        Ok(Recorder::new(file, self.sync_interval, self.clock.clone()))
+        let track = self
+            .on(&conversation.audio_path, |files, name, format| Track::create(files, name, format))
+            .await?;
+        Ok(Recorder::new(track, self.sync_interval, self.clock.clone()))
     }
 
-    /// Makes the header of a recording tell its true length, and drops half a
-    /// sample at its end: what a crash can leave behind. Returns its samples.
-    /// Not for a file that is being recorded.
+    /// Puts the end of a recording right, and its header: what a crash can leave
+    /// behind is half a sample or a torn page. Returns its samples. Not for a
+    /// file that is being recorded.
     ///
     /// # Errors
     /// `NotFound`, `Storage`, or `BadInput` when it is not a recording of ours.
     pub async fn repair(&self, name: &str) -> Result<u64> {
-        let path = self.path(name)?;
-        blocking(move || wav_file::repair(&path)).await
+        self.on(name, |files, name, format| match format {
+            Format::Wav => wav_file::repair(files, name),
+            Format::Opus => opus_file::repair(files, name),
+        })
+        .await
     }
 
     /// The recordings there are, in the order of their names.
@@ -133,42 +156,36 @@ impl Recordings {
     /// # Errors
     /// `Storage` when the directory cannot be read.
     pub async fn scan(&self) -> Result<Vec<Found>> {
-        let dir = self.dir.clone();
+        let files = self.files.clone();
         blocking(move || {
-            let failed = "cannot list the recordings";
-            let mut found = Vec::new();
-            for entry in std::fs::read_dir(&dir).context(Kind::Storage, failed)? {
-                let entry = entry.context(Kind::Storage, failed)?;
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                let metadata = match entry.metadata() {
-                    Ok(metadata) if metadata.is_file() && name.ends_with(".wav") => metadata,
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(error).context(Kind::Storage, failed);
-                    }
-                    _ => continue,
-                };
-                let modified = std::os::unix::fs::MetadataExt::mtime(&metadata);
-                found.push(Found {
-                    name,
-                    samples: data_samples(metadata.len()),
-                    modified: Timestamp::from_millis(modified.saturating_mul(1000)),
-                });
-            }
+            let mut found: Vec<Found> = list(files.as_ref())?
+                .into_iter()
+                .filter(|entry| Format::of(&entry.name).is_some())
+                .map(|entry| Found {
+                    name: entry.name,
+                    bytes: entry.bytes,
+                    modified: Timestamp::from_millis(entry.modified.saturating_mul(1000)),
+                })
+                .collect();
             found.sort_by(|a, b| a.name.cmp(&b.name));
             Ok(found)
         })
         .await
     }
 
-    /// Samples in a recording, by its length on disk.
+    /// Samples in a recording, by what is on disk.
     ///
     /// # Errors
     /// `NotFound` or `Storage`.
     pub async fn samples(&self, name: &str) -> Result<u64> {
-        let path = self.path(name)?;
-        blocking(move || {
-            let metadata = std::fs::metadata(&path).map_err(|e| failed("cannot read", &path, e))?;
-            Ok(data_samples(metadata.len()))
+        self.on(name, |files, name, format| {
+            let cannot = |error| failed("cannot read", name, error);
+            let file = files.open(name, Use::Read).map_err(cannot)?;
+            match format {
+                Format::Wav => file.len().map(wav_file::data_samples),
+                Format::Opus => opus_file::samples(file.as_ref()),
+            }
+            .map_err(cannot)
         })
         .await
     }
@@ -183,23 +200,15 @@ impl Recordings {
         if total > MAX_READ {
             return Err(Error::new(Kind::TooLarge, "more than a minute of audio at once"));
         }
-        let path = self.path(name)?;
         let spans = spans.to_vec();
-        blocking(move || {
-            let file = File::open(&path).map_err(|e| failed("cannot read", &path, e))?;
+        self.on(name, move |files, name, format| {
+            let file = files.open(name, Use::Read).map_err(|e| failed("cannot read", name, e))?;
             let mut samples = Vec::with_capacity(usize::try_from(total).unwrap_or_default());
-            let mut bytes = Vec::new();
             for span in spans {
-                bytes.resize(usize::try_from(span.len() * 2).unwrap_or_default(), 0);
-                let at = span.start.saturating_mul(2).saturating_add(HEADER as u64);
-                match file.read_exact_at(&mut bytes, at) {
-                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                        let message = format!("{} is shorter than it should be", path.display());
-                        return Err(error).context(Kind::BadInput, message);
-                    }
-                    done => done.map_err(|e| failed("cannot read", &path, e))?,
+                match format {
+                    Format::Wav => wav_file::read(file.as_ref(), name, span, &mut samples)?,
+                    Format::Opus => opus_file::read(file.as_ref(), name, span, &mut samples)?,
                 }
-                samples.extend(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)));
             }
             Ok(samples)
         })
@@ -211,12 +220,14 @@ impl Recordings {
     /// # Errors
     /// `NotFound` (also for any name that is not a plain file name) or `Storage`.
     pub async fn audio_file(&self, name: &str) -> Result<(tokio::fs::File, u64)> {
-        let path = self.path(name)?;
+        check(name)?;
+        let (path, name) = (self.dir.join(name), name.to_owned());
         let (file, len) = blocking(move || {
-            let file = File::open(&path).map_err(|e| failed("cannot read", &path, e))?;
-            let metadata = file.metadata().map_err(|e| failed("cannot read", &path, e))?;
+            let cannot = |error| failed("cannot read", &name, error);
+            let file = File::open(&path).map_err(cannot)?;
+            let metadata = file.metadata().map_err(cannot)?;
             if !metadata.is_file() {
-                return Err(Error::new(Kind::NotFound, "no such recording"));
+                return Err(no_recording());
             }
             Ok((file, metadata.len()))
         })
@@ -230,14 +241,14 @@ impl Recordings {
     /// # Errors
     /// `Storage` when it is not certain that the disk has let go of them.
     pub async fn remove(&self, names: &[String]) -> Result<Removed> {
-        let paths: Vec<_> = names.iter().map(|name| (name.clone(), self.path(name))).collect();
-        let dir = self.dir.clone();
+        let (files, names) = (self.files.clone(), names.to_vec());
         blocking(move || {
             let mut removed = Removed::default();
-            for (name, path) in paths {
-                match path.and_then(|path| remove(&path)) {
-                    Ok(bytes) => {
-                        removed.bytes += bytes;
+            for name in names {
+                let bytes = files.open(&name, Use::Read).and_then(|file| file.len());
+                match check(&name).and_then(|()| remove(files.as_ref(), &name)) {
+                    Ok(()) => {
+                        removed.bytes += bytes.unwrap_or(0);
                         removed.names.push(name);
                     }
                     Err(error) => {
@@ -245,44 +256,72 @@ impl Recordings {
                     }
                 }
             }
-            let synced = File::open(&dir).and_then(|dir| dir.sync_all());
-            synced.map_err(|e| failed("cannot sync", &dir, e))?;
+            files.sync_names().map_err(|e| {
+                Error::new(io_kind(&e), "cannot sync the recordings").with_source(e)
+            })?;
             Ok(removed)
         })
         .await
     }
 
-    /// The path of a recording. A name that could lead elsewhere is none.
-    fn path(&self, name: &str) -> Result<PathBuf> {
-        let plain = !name.starts_with('.')
-            && !name.is_empty()
-            && name.len() <= 255
-            && !name.contains(['/', '\\', '\0']);
-        if plain {
-            Ok(self.dir.join(name))
-        } else {
-            Err(Error::new(Kind::NotFound, "no such recording"))
-        }
+    /// Does `work` on the recording of that name, off the async threads.
+    async fn on<T, F>(&self, name: &str, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Files, &str, Format) -> Result<T> + Send + 'static,
+    {
+        check(name)?;
+        let format = Format::of(name).ok_or_else(no_recording)?;
+        let (files, name) = (self.files.clone(), name.to_owned());
+        blocking(move || work(files.as_ref(), &name, format)).await
     }
 }
 
-/// Deletes a file; the bytes it had, none when it was gone already.
-fn remove(path: &Path) -> Result<u64> {
-    let gone = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => Ok(0),
-        _ => Err(failed("cannot delete", path, error)),
-    };
-    let bytes = match std::fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(error) => return gone(error),
-    };
-    std::fs::remove_file(path).map_or_else(gone, |()| Ok(bytes))
+/// Refuses a name that could lead elsewhere.
+fn check(name: &str) -> Result<()> {
+    let plain = !name.starts_with('.')
+        && !name.is_empty()
+        && name.len() <= 255
+        && !name.contains(['/', '\\', '\0']);
+    if plain { Ok(()) } else { Err(no_recording()) }
+}
+
+/// The files there are.
+fn list(files: &dyn Files) -> Result<Vec<Entry>> {
+    files.list().map_err(|error| {
+        Error::new(io_kind(&error), "cannot list the recordings").with_source(error)
+    })
+}
+
+/// Removes a file. One that is not there is removed already.
+fn remove(files: &dyn Files, name: &str) -> Result<()> {
+    match files.remove(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(failed("cannot remove", name, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_recording() -> Error {
+    Error::new(Kind::NotFound, "no such recording")
 }
 
 /// An error of the file system that names what was being done to which file.
-fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(io_kind(&error), format!("{doing} {}", path.display())).with_source(error)
+fn failed(doing: &str, name: &str, error: std::io::Error) -> Error {
+    Error::new(io_kind(&error), format!("{doing} {name}")).with_source(error)
 }
 
+/// There is less in a recording than was asked for.
+fn too_short(name: &str) -> Error {
+    Error::new(Kind::BadInput, format!("{name} is shorter than it should be"))
+}
+
+#[cfg(test)]
+mod faulty;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod opus_tests;
 #[cfg(test)]
 mod tests;

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::wav_file::WavFile;
+use super::format::Format;
+use super::track::{Piece, Track};
+use crate::audio::ogg;
 use crate::base::clock::Clock;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
-const BACKLOG: usize = 2 << 20;
+const BACKLOG: u64 = 2 << 20;
 
 /// Appends to a recording. One write is in flight at a time; what arrives
 /// meanwhile gathers in memory. Dropping one without [`Recorder::close`] still
@@ -26,6 +28,7 @@ pub struct Recorder {
     /// The last write failed: the file still holds samples to write.
     behind: bool,
     samples: u64,
+    format: Format,
     sync_interval: Duration,
     clock: Clock,
 }
@@ -33,18 +36,18 @@ pub struct Recorder {
 /// What the recorder and its write in flight have in common.
 pub(super) struct Shared {
     /// Held while writing.
-    pub(super) file: Mutex<WavFile>,
+    pub(super) file: Mutex<Track>,
     /// Appended and not written; never held for longer than a copy takes.
-    gathered: Mutex<Vec<i16>>,
+    gathered: Mutex<Piece>,
 }
 
 impl Shared {
-    fn gathered(&self) -> MutexGuard<'_, Vec<i16>> {
+    fn gathered(&self) -> MutexGuard<'_, Piece> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file, with all that has gathered handed to it.
-    fn file(&self) -> MutexGuard<'_, WavFile> {
+    fn file(&self) -> MutexGuard<'_, Track> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.add(std::mem::take(&mut *self.gathered()));
         file
@@ -52,8 +55,9 @@ impl Shared {
 }
 
 impl Recorder {
-    pub(super) fn new(file: WavFile, sync_interval: Duration, clock: Clock) -> Self {
+    pub(super) fn new(file: Track, sync_interval: Duration, clock: Clock) -> Self {
         Self {
+            format: file.format(),
             shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default() }),
             write: None,
             due: None,
@@ -69,23 +73,50 @@ impl Recorder {
         self.samples
     }
 
-    /// Appends `samples`. They are kept whatever this returns. It waits for the
-    /// disk only when two minutes have gathered, or when the sync interval is
-    /// zero.
+    /// What it takes: samples, or packets.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Appends `samples` to a WAV recording. They are kept whatever this
+    /// returns. It waits for the disk only when two minutes have gathered, or
+    /// when the sync interval is zero.
     ///
     /// # Errors
     /// `NoSpace` or `Storage` when an earlier write failed; the next call tries
-    /// it again.
+    /// it again. `Internal` when packets are recorded here.
     pub async fn append(&mut self, samples: &[i16]) -> Result<()> {
-        self.samples += samples.len() as u64;
+        self.takes(Format::Wav)?;
+        self.gather(samples.len() as u64, |gathered| gathered.add_samples(samples)).await
+    }
+
+    /// Appends an Opus packet of `samples` samples, just as it came, to an Opus
+    /// recording. In all else as [`Recorder::append`].
+    ///
+    /// # Errors
+    /// As [`Recorder::append`]; `BadInput` for a packet longer than any is.
+    pub async fn append_packet(&mut self, packet: &[u8], samples: u16) -> Result<()> {
+        self.takes(Format::Opus)?;
+        if packet.len() > ogg::MAX_PACKET {
+            return Err(Error::new(Kind::BadInput, "no Opus packet is that long"));
+        }
+        self.gather(samples.into(), |gathered| gathered.add_packet(packet, samples)).await
+    }
+
+    fn takes(&self, format: Format) -> Result<()> {
+        if self.format == format {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Internal, "the recording is in another format"))
+        }
+    }
+
+    async fn gather(&mut self, samples: u64, add: impl FnOnce(&mut Piece)) -> Result<()> {
+        self.samples += samples;
         let backlog = {
             let mut gathered = self.shared.gathered();
-            if gathered.is_empty() {
-                // A second and a bit, so that it does not grow step by step.
-                gathered.reserve(20_000);
-            }
-            gathered.extend_from_slice(samples);
-            gathered.len()
+            add(&mut gathered);
+            gathered.samples
         };
         if self.sync_interval.is_zero() || backlog >= BACKLOG {
             return self.sync().await;
@@ -135,7 +166,7 @@ impl Recorder {
             // A failure here is made good or met again by the write below.
             let _ = self.wrote(result);
         }
-        if self.behind || !self.shared.gathered().is_empty() {
+        if self.behind || self.shared.gathered().samples > 0 {
             self.start();
             if let Some(write) = &mut self.write {
                 let result = write.await;
@@ -148,7 +179,12 @@ impl Recorder {
     /// Ends the recording. Returns the samples that are on disk for good, and,
     /// where those are not all that were appended, why.
     pub async fn close(mut self) -> (u64, Option<Error>) {
-        let error = self.sync().await.err();
+        if let Some(write) = self.write.take() {
+            // A failure here is made good or met again by the write below.
+            let _ = write.await;
+        }
+        let shared = self.shared.clone();
+        let error = blocking(move || shared.file().finish()).await.err();
         let synced = self.shared.file().synced();
         (synced, error)
     }
@@ -180,9 +216,7 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         // Waits at most for the write in flight.
         let mut file = self.shared.file();
-        if file.waiting() > 0
-            && let Err(error) = file.write()
-        {
+        if let Err(error) = file.hand_over() {
             tracing::error!(samples = file.waiting(), "audio is lost: {}", error.report());
         }
     }
