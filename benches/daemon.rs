@@ -1,5 +1,5 @@
-//! The whole daemon, measured from outside: memory, start, the cost of a stream,
-//! and the time from `audio-stop` to the transcript.
+//! The whole daemon, measured from outside: memory, start, and the time from
+//! `audio-stop` to the transcript.
 //!
 //! `cargo bench --bench daemon` prints one table. Nothing here passes or fails.
 
@@ -19,28 +19,13 @@ mod harness;
 
 use harness::client::Client;
 use harness::daemon::Daemon;
+use harness::process::resident;
 use harness::speech;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 fn row(what: &str, value: String) {
     println!("{what:<62} {value:>12}");
-}
-
-/// Resident memory of a process in bytes.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap() * 1024.0
-}
-
-/// CPU time of a process, in seconds.
-fn cpu(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    // Linux reports in units of USER_HZ, which is 100 everywhere.
-    ticks / 100.0
 }
 
 async fn idle_and_connections() {
@@ -77,39 +62,6 @@ async fn idle_and_connections() {
         "resident memory for each idle connection, KiB",
         format!("{:.1}", (whole - half) / 300.0 / 1024.0),
     );
-}
-
-async fn cost_of_a_stream(bare: bool, what: &str) {
-    const STREAMS: usize = 100;
-    // Without models nothing is transcribed: this is ingest alone.
-    let empty = tempfile::tempdir().unwrap();
-    let daemon = Daemon::without_models(empty.path(), &[("SERVER__MAX_STREAMS_PER_USER", "200")]);
-    let client = daemon.admin().await;
-    let (reading, _) = speech::reading(1.0);
-    let seconds = STREAMS as f64 * reading.len() as f64 / 16_000.0;
-    let before = cpu(daemon.pid());
-    let mut streams = Vec::new();
-    for number in 0..STREAMS {
-        let (client, reading) = (client.clone(), reading.clone());
-        streams.push(async move {
-            let mut socket = client.socket(&format!("s{number}")).await;
-            socket.event("audio-start", None).await;
-            if bare {
-                socket.stream_bare(&reading, 1.0).await;
-            } else {
-                socket.stream(&reading, 1.0).await;
-            }
-            socket.event("audio-stop", None).await;
-            socket.close().await;
-        });
-    }
-    let running: Vec<_> = streams.into_iter().map(tokio::spawn).collect();
-    for stream in running {
-        stream.await.unwrap();
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let spent = cpu(daemon.pid()) - before;
-    row(what, format!("{:.2}", spent / seconds * 3600.0));
 }
 
 async fn stop_to_transcript() {
@@ -151,8 +103,6 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         idle_and_connections().await;
-        cost_of_a_stream(true, "CPU-seconds an hour of stream, 100 live, bare PCM").await;
-        cost_of_a_stream(false, "CPU-seconds an hour of stream, 100 live, Wyoming events").await;
         stop_to_transcript().await;
     });
 }

@@ -194,12 +194,13 @@ impl App {
             config: config.clone(),
             supervisor: supervisor.clone(),
         });
-        let server = supervisor.clone();
-        let serve_config = config.clone();
+        let (server, serve_config, serve_clock) =
+            (supervisor.clone(), config.clone(), clock.clone());
         supervisor.once(async move {
-            if let Err(error) =
-                http::server::serve(listener, http::router(api), &serve_config, &server).await
-            {
+            let router = http::router(api);
+            let served =
+                http::server::serve(listener, router, &serve_config, &serve_clock, &server).await;
+            if let Err(error) = served {
                 tracing::error!("the HTTP server ended: {}", error.report());
                 server.stop();
             }

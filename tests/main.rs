@@ -10,4 +10,6 @@ mod harness;
 mod isolation;
 mod layers;
 mod memory;
+mod odd_input;
 mod quality;
+mod wearable;

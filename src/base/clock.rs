@@ -69,6 +69,7 @@ pub struct Clock(Source);
 enum Source {
     System { started: Instant },
     Simulated { wall: Arc<AtomicI64>, monotonic: Arc<AtomicI64> },
+    Timers { wall: Timestamp, started: tokio::time::Instant },
 }
 
 impl Clock {
@@ -85,6 +86,12 @@ impl Clock {
         })
     }
 
+    /// A clock at `wall` now that moves with the timers of the async runtime: for
+    /// tests that pause those.
+    pub fn of_timers(wall: Timestamp) -> Self {
+        Self(Source::Timers { wall, started: tokio::time::Instant::now() })
+    }
+
     /// Wall time now. It can step either way when the machine's clock is set.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -99,6 +106,7 @@ impl Clock {
                 Timestamp(millis)
             }
             Source::Simulated { wall, .. } => Timestamp(wall.load(Ordering::SeqCst)),
+            Source::Timers { wall, started } => wall.plus(started.elapsed()),
         }
     }
 
@@ -109,6 +117,7 @@ impl Clock {
             Source::Simulated { monotonic, .. } => {
                 Duration::from_millis(u64::try_from(monotonic.load(Ordering::SeqCst)).unwrap_or(0))
             }
+            Source::Timers { started, .. } => started.elapsed(),
         }
     }
 

@@ -96,6 +96,12 @@ section!(
         max_streams_per_user: usize = 64,
         /// A stream that sends nothing, not even a ping answer, is ended after this.
         stream_timeout: Interval = Interval::from_secs(30),
+        /// Devices send Opus packets with the three bytes before them that
+        /// Bluetooth adds (a number and an index).
+        opus_ble_header: bool = false,
+        /// E-mail address of the user who gets what comes over `/ws` from old
+        /// devices that cannot log in. Empty: such a device is refused.
+        legacy_user: String = String::new(),
         /// Reverse proxies, as addresses or networks (`10.0.0.0/8`), whose word on
         /// where a request comes from (`X-Forwarded-For`) is taken.
         trusted_proxies: Vec<String> = Vec::new(),
@@ -187,6 +193,9 @@ section!(
         max_length: Interval = Interval::from_secs(3600),
         /// Audio kept from before the first speech on a stream without boundaries.
         pre_roll: Interval = Interval::from_secs(2),
+        /// A device whose connection breaks and that is back within this time goes
+        /// on with the same conversation. 0 closes it at once.
+        reconnect_grace: Interval = Interval::from_secs(30),
     }
 );
 

@@ -34,6 +34,10 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        let legacy = &self.server.legacy_user;
+        require(legacy.is_empty() || legacy.contains('@'), "server.legacy_user", || {
+            format!("`{legacy}` is not an e-mail address; leave it empty to refuse /ws")
+        })?;
         for proxy in &self.server.trusted_proxies {
             require(network(proxy).is_some(), "server.trusted_proxies", || {
                 format!("`{proxy}` is neither an address nor a network such as 10.0.0.0/8")
@@ -79,6 +83,11 @@ impl Config {
             self.conversation.pre_roll.get() <= Duration::from_secs(30),
             "conversation.pre_roll",
             || "must be at most 30s".into(),
+        )?;
+        require(
+            self.conversation.reconnect_grace.get() <= Duration::from_secs(3600),
+            "conversation.reconnect_grace",
+            || "must be at most 1h: a conversation that waits is not remembered yet".into(),
         )?;
         require(self.transcribe.vad_mode <= 3, "transcribe.vad_mode", || "must be 0 to 3".into())?;
         let (min, max) = (self.transcribe.window_min.get(), self.transcribe.window_max.get());

@@ -18,7 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
+use crate::base::paced::{Pace, Paced};
 use crate::config::Config;
 use crate::supervisor::Supervisor;
 
@@ -35,7 +37,7 @@ pub struct Place(#[allow(dead_code, reason = "held, never read")] Arc<OwnedSemap
 
 /// Serves `router` on `listener` until the supervisor stops, then waits for
 /// open requests, at most `config.server.drain_timeout`. Each request carries
-/// its [`ConnectInfo`] and its [`Place`].
+/// its [`ConnectInfo`], its [`Place`] and its [`Pace`].
 ///
 /// # Errors
 /// None at present: what goes wrong with one connection ends that one.
@@ -43,6 +45,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: &Config,
+    clock: &Clock,
     supervisor: &Supervisor,
 ) -> Result<()> {
     let stop = supervisor.stop_token();
@@ -52,6 +55,7 @@ pub async fn serve(
         router,
         header_timeout: config.server.header_timeout.get(),
         drain_timeout: config.server.drain_timeout.get(),
+        clock: clock.clone(),
         stop: stop.clone(),
     };
     let mut failing = false;
@@ -112,6 +116,7 @@ struct Connection {
     router: Router,
     header_timeout: Duration,
     drain_timeout: Duration,
+    clock: Clock,
     stop: CancellationToken,
 }
 
@@ -121,11 +126,13 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "cannot set TCP_NODELAY: {error}");
         }
-        let router = self.router;
+        let (router, pace) = (self.router, Pace::default());
+        let stream = Paced::new(stream, pace.clone(), self.clock);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(place.clone());
+            request.extensions_mut().insert(pace.clone());
             router.clone().oneshot(request)
         });
         let connection = http1::Builder::new()

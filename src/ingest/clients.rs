@@ -1,20 +1,27 @@
-//! Who is connected, and what each of them is doing.
+//! Who is connected, who is expected back, and what each of them is doing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::session::Session;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 
-/// The devices that are connected now. Cheap to clone.
+/// Time a device that connects again waits for its own earlier connection to be
+/// found alive or dead.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The devices that are connected now, and those whose conversation waits for
+/// them to come back. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Clients(Arc<Mutex<HashMap<ClientId, Arc<Client>>>>);
 
-/// One connected device.
+/// One device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientView {
     /// Its id, unique among those connected.
@@ -23,6 +30,8 @@ pub struct ClientView {
     pub user_id: UserId,
     /// The name it gave.
     pub device_name: Option<String>,
+    /// False while its conversation waits for it to come back.
+    pub connected: bool,
     /// When it connected.
     pub connected_at: Timestamp,
     /// When audio last came.
@@ -48,6 +57,19 @@ pub struct CurrentConversation {
 pub(super) enum Command {
     /// Close the conversation, and say so by the channel.
     CloseConversation(oneshot::Sender<()>),
+    /// The device seems to be back on another connection: hand the session over,
+    /// unless this connection is alive.
+    Resume(oneshot::Sender<Session>),
+}
+
+/// What came of asking for the id of a device.
+pub(super) enum Registration {
+    /// It was free.
+    New(Arc<Client>, mpsc::Receiver<Command>),
+    /// The same device of the same user has it.
+    Held(Arc<Client>),
+    /// Somebody else has it.
+    Taken,
 }
 
 /// A connected device, shared between its session and the registry.
@@ -56,6 +78,7 @@ pub(super) struct Client {
     user_id: UserId,
     device_name: Option<String>,
     connected_at: Timestamp,
+    away: AtomicBool,
     last_audio: AtomicI64,
     conversation: Mutex<Option<CurrentConversation>>,
     conversation_count: AtomicU32,
@@ -63,7 +86,7 @@ pub(super) struct Client {
 }
 
 impl Clients {
-    /// Everybody connected, or the devices of `user`, in order of connection.
+    /// All devices, or those of `user`, in order of connection.
     pub fn list(&self, user: Option<&UserId>) -> Vec<ClientView> {
         let clients = self.lock();
         let wanted = |client: &&Arc<Client>| user.is_none_or(|user| client.user_id == *user);
@@ -72,14 +95,14 @@ impl Clients {
         views
     }
 
-    /// The device of that id, if it is connected.
+    /// The device of that id, if it is connected or waited for.
     pub fn get(&self, id: &ClientId) -> Option<ClientView> {
         self.lock().get(id).map(|client| client.view())
     }
 
     /// How many are connected.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().values().filter(|client| !client.is_away()).count()
     }
 
     /// Has the session of `id` close its conversation; returns once it is closed.
@@ -103,39 +126,49 @@ impl Clients {
         Ok(current.id)
     }
 
-    /// Adds a device of `user` under an id that nobody connected has.
+    /// Asks for the id of a device of `user`; `copy` above 1 is for one more of
+    /// the same name.
+    ///
+    /// # Errors
+    /// `Busy` when the user has `limit` devices already.
     pub(super) fn register(
         &self,
         user: &UserId,
         device: Option<&str>,
+        copy: u32,
         now: Timestamp,
         limit: usize,
-    ) -> Result<(Arc<Client>, mpsc::Receiver<Command>)> {
+    ) -> Result<Registration> {
         let mut clients = self.lock();
+        let id = ClientId::for_device(user, device, copy);
+        if let Some(holder) = clients.get(&id) {
+            return Ok(match holder.user_id == *user {
+                true => Registration::Held(holder.clone()),
+                false => Registration::Taken,
+            });
+        }
         if clients.values().filter(|client| client.user_id == *user).count() >= limit {
             return Err(super::too_many(limit));
         }
-        let mut copy = 1;
-        let id = loop {
-            let id = ClientId::for_device(user, device, copy);
-            if !clients.contains_key(&id) {
-                break id;
-            }
-            copy += 1;
-        };
         let (commands, receiver) = mpsc::channel(1);
         let client = Arc::new(Client {
             id: id.clone(),
             user_id: user.clone(),
             device_name: device.map(str::to_owned),
             connected_at: now,
+            away: AtomicBool::new(false),
             last_audio: AtomicI64::new(i64::MIN),
             conversation: Mutex::default(),
             conversation_count: AtomicU32::new(0),
             commands,
         });
         clients.insert(id, client.clone());
-        Ok((client, receiver))
+        Ok(Registration::New(client, receiver))
+    }
+
+    /// Whether that very connection still has its id.
+    pub(super) fn holds(&self, client: &Arc<Client>) -> bool {
+        self.lock().get(&client.id).is_some_and(|holder| Arc::ptr_eq(holder, client))
     }
 
     /// Takes a device out.
@@ -155,6 +188,31 @@ impl Client {
 
     pub(super) fn user_id(&self) -> &UserId {
         &self.user_id
+    }
+
+    /// Whether it gave a name by which it can be known again.
+    pub(super) fn has_name(&self) -> bool {
+        self.device_name.is_some()
+    }
+
+    /// Whether it is waited for.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it left or came back.
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
+    }
+
+    /// The session of this device, unless a living connection has it.
+    pub(super) async fn resume(&self) -> Option<Session> {
+        let (hand_over, session) = oneshot::channel();
+        let asked = async {
+            self.commands.send(Command::Resume(hand_over)).await.ok()?;
+            session.await.ok()
+        };
+        tokio::time::timeout(RESUME_TIMEOUT, asked).await.ok().flatten()
     }
 
     /// Notes that audio came.
@@ -179,6 +237,7 @@ impl Client {
             client_id: self.id.clone(),
             user_id: self.user_id.clone(),
             device_name: self.device_name.clone(),
+            connected: !self.is_away(),
             connected_at: self.connected_at,
             last_audio_at: (heard != i64::MIN).then_some(Timestamp::from_millis(heard)),
             conversation: self.conversation().clone(),

@@ -33,7 +33,7 @@ mod tcp;
 pub mod ws;
 pub mod wyoming;
 
-use clients::{ClientView, Clients};
+use clients::{ClientView, Clients, Registration};
 use session::Session;
 
 /// What sessions share.
@@ -62,7 +62,7 @@ impl Ingest {
         Arc::new(Self { store, recordings, wake, clock, config, supervisor, clients, open })
     }
 
-    /// Who is connected.
+    /// Who is connected or expected back.
     pub fn clients(&self) -> &Clients {
         &self.clients
     }
@@ -73,17 +73,16 @@ impl Ingest {
         self.open_ids().contains(id)
     }
 
-    /// Begins a session for `device` of `user`.
+    /// Begins a session for `device` of `user`, or goes on with the one that the
+    /// same device left a moment ago: its conversation then continues.
     ///
     /// # Errors
     /// `Busy` when the user has as many streams as are allowed.
     pub async fn connect(self: &Arc<Self>, user: &User, device: Option<&str>) -> Result<Session> {
-        let now = self.clock.now();
-        let limit = self.config.server.max_streams_per_user;
-        let (client, commands) = self.clients.register(&user.id, device, now, limit)?;
-        let session = Session::new(self.clone(), client.clone(), commands);
+        let session = self.session(user, device).await?;
+        let (id, now) = (session.client_id(), self.clock.now());
         let seen = Device {
-            client_id: client.id().clone(),
+            client_id: id.clone(),
             user_id: user.id.clone(),
             device_name: device.map(str::to_owned),
             first_seen: now,
@@ -93,12 +92,38 @@ impl Ingest {
             Ok(()) => {}
             // The list of devices can wait; the audio cannot.
             Err(error) if error.is_transient() => {
-                tracing::warn!(client = %client.id(), "device not noted: {}", error.report());
+                tracing::warn!(client = %id, "device not noted: {}", error.report());
             }
             Err(error) => return Err(error),
         }
-        tracing::info!(client = %client.id(), "connected");
+        tracing::info!(client = %id, "connected");
         Ok(session)
+    }
+
+    /// A session under the first id of the device that is free, or whose holder
+    /// is not alive.
+    async fn session(self: &Arc<Self>, user: &User, device: Option<&str>) -> Result<Session> {
+        let limit = self.config.server.max_streams_per_user;
+        let mut copy = 1;
+        loop {
+            let now = self.clock.now();
+            match self.clients.register(&user.id, device, copy, now, limit)? {
+                Registration::New(client, commands) => {
+                    return Ok(Session::new(self.clone(), client, commands));
+                }
+                Registration::Held(holder) => {
+                    if let Some(session) = holder.resume().await {
+                        return Ok(session);
+                    }
+                    // One that has ended meanwhile has left the id free.
+                    if !self.clients.holds(&holder) {
+                        continue;
+                    }
+                }
+                Registration::Taken => {}
+            }
+            copy += 1;
+        }
     }
 
     /// Begins a session for `device` of the user whose e-mail address the

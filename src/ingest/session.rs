@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Ingest;
 use super::clients::{Client, Command};
@@ -13,11 +13,16 @@ use crate::base::error::Result;
 use crate::domain::conversation::CloseReason;
 use crate::domain::ids::ClientId;
 
-/// A connected device that sends audio.
+/// A device that sends audio, connected or expected back.
 ///
 /// Between [`Session::audio_start`] and [`Session::audio_stop`] everything is
 /// kept. Without them, audio is kept from a little before speech until nobody
-/// has spoken for a while. A session that is dropped closes its conversation.
+/// has spoken for a while.
+///
+/// [`Session::audio_stop`] closes the conversation at once. A connection that
+/// ends in any other way is [`Session::lost`]: the conversation stays open for
+/// `conversation.reconnect_grace`, and the device that connects again meanwhile
+/// is given this very session. A session that is dropped closes its conversation.
 pub struct Session {
     ingest: Arc<Ingest>,
     client: Arc<Client>,
@@ -27,6 +32,10 @@ pub struct Session {
     /// Made with the first audio: a device that only stays connected costs little.
     stream: Option<Box<Stream>>,
 }
+
+/// Somebody who says to be this device, on another connection. Dropped, it is
+/// refused: this connection is alive.
+pub struct Successor(oneshot::Sender<Session>);
 
 /// Something that was asked of a session from outside.
 pub struct Request(Command);
@@ -64,11 +73,22 @@ impl Session {
         }
         let format = format.or(self.format).unwrap_or(PcmFormat::SPEECH);
         let bounded = self.format.is_some();
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => none.insert(Box::new(Stream::new(&self.ingest, &self.client, format)?)),
-        };
-        stream.push(bytes, format, bounded).await
+        self.stream().pcm(bytes, format, bounded).await
+    }
+
+    /// Takes one bare Opus packet.
+    ///
+    /// # Errors
+    /// As [`Session::audio`]; `BadInput` when it is no packet, which costs
+    /// nothing but itself.
+    pub async fn opus(&mut self, packet: &[u8]) -> Result<()> {
+        let bounded = self.format.is_some();
+        self.stream().opus(packet, bounded).await
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        let Self { ingest, client, stream, .. } = self;
+        stream.get_or_insert_with(|| Box::new(Stream::new(ingest, client)))
     }
 
     /// Ends what [`Session::audio_start`] began: the conversation is closed.
@@ -96,9 +116,9 @@ impl Session {
         }
     }
 
-    /// Does what was asked.
+    /// Does what was asked. A [`Successor`] is refused.
     pub async fn fulfil(&mut self, request: Request) {
-        let Command::CloseConversation(done) = request.0;
+        let Command::CloseConversation(done) = request.0 else { return };
         if let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_open()) {
             Box::pin(stream.close(CloseReason::Request)).await;
         }
@@ -124,6 +144,94 @@ impl Session {
         let bounded = self.format.is_some();
         if let Some(stream) = self.stream.take() {
             Box::pin(stream.end(bounded, reason)).await;
+        }
+    }
+
+    /// The connection has ended without [`Session::audio_stop`]: an open
+    /// conversation waits for the device to come back.
+    pub async fn lost(mut self) {
+        let bounded = self.format.is_some();
+        let grace = self.ingest.config.conversation.reconnect_grace.get();
+        // One that never gave its name cannot be known again.
+        let waits = !grace.is_zero() && self.client.has_name();
+        match self.stream.as_mut().filter(|stream| waits && stream.is_open()) {
+            // Half a sample must not shift what comes after the break.
+            Some(stream) => match Box::pin(stream.flush(bounded)).await {
+                Ok(()) => {}
+                Err(_) => return self.end(CloseReason::Disconnect).await,
+            },
+            None => return self.end(CloseReason::Disconnect).await,
+        }
+        self.client.set_away(true);
+        tracing::info!(client = %self.client.id(), "connection lost, waiting for the device");
+        let supervisor = self.ingest.supervisor.clone();
+        supervisor.once(self.wait(grace));
+    }
+
+    /// Keeps the session for a device that is away, at most for `grace`.
+    async fn wait(mut self, grace: Duration) {
+        let stop = self.ingest.supervisor.stop_token();
+        let mut end = std::pin::pin!(tokio::time::sleep(grace));
+        let reason = loop {
+            let due = self.due_in();
+            let due = async {
+                match due {
+                    Some(due) => tokio::time::sleep(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let request = tokio::select! {
+                request = self.next_request() => request,
+                () = &mut end => break CloseReason::Disconnect,
+                () = stop.cancelled() => break CloseReason::Shutdown,
+                () = due => match self.poll() {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        tracing::error!(
+                            client = %self.client.id(),
+                            "audio cannot be written: {}", error.report()
+                        );
+                        break CloseReason::Disconnect;
+                    }
+                },
+            };
+            match request.into_successor() {
+                Ok(successor) => match self.hand_over(successor) {
+                    None => return,
+                    Some(session) => self = session,
+                },
+                Err(request) => {
+                    self.fulfil(request).await;
+                    break CloseReason::Disconnect;
+                }
+            }
+        };
+        self.end(reason).await;
+    }
+
+    /// Gives the session to the connection on which the device is now; it comes
+    /// back when that one has gone meanwhile.
+    pub fn hand_over(self, successor: Successor) -> Option<Self> {
+        let client = self.client.clone();
+        let was_away = client.is_away();
+        client.set_away(false);
+        let back = successor.0.send(self).err();
+        if back.is_some() {
+            client.set_away(was_away);
+        }
+        back
+    }
+}
+
+impl Request {
+    /// The successor, when that is what the request is about.
+    ///
+    /// # Errors
+    /// The request itself, when it is another.
+    pub fn into_successor(self) -> std::result::Result<Successor, Self> {
+        match self.0 {
+            Command::Resume(successor) => Ok(Successor(successor)),
+            other => Err(Self(other)),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::Ingest;
 use super::clients::Client;
 use super::open::Open;
 use crate::audio::convert::Converter;
+use crate::audio::opus::OpusDecoder;
 use crate::audio::pcm::PcmFormat;
 use crate::audio::segmenter::Segmenter;
 use crate::audio::vad::FRAME;
@@ -22,7 +23,7 @@ const PIECE: usize = 10 * FRAME;
 pub(super) struct Stream {
     ingest: Arc<Ingest>,
     client: Arc<Client>,
-    converter: Converter,
+    source: Source,
     segmenter: Segmenter,
     /// Audio from before speech, on a stream without boundaries.
     pre_roll: Vec<i16>,
@@ -31,44 +32,70 @@ pub(super) struct Stream {
     windows: Vec<NewWindow>,
 }
 
+/// What makes samples of what a device sends; it keeps state between messages.
+enum Source {
+    /// Nothing has come yet.
+    None,
+    Pcm(Converter),
+    Opus(OpusDecoder),
+}
+
 impl Stream {
-    pub(super) fn new(
-        ingest: &Arc<Ingest>,
-        client: &Arc<Client>,
-        format: PcmFormat,
-    ) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn new(ingest: &Arc<Ingest>, client: &Arc<Client>) -> Self {
+        Self {
             ingest: ingest.clone(),
             client: client.clone(),
-            converter: Converter::new(format)?,
+            source: Source::None,
             segmenter: Segmenter::new(&ingest.config.transcribe),
             pre_roll: Vec::new(),
             open: None,
             samples: Vec::new(),
             windows: Vec::new(),
-        })
+        }
     }
 
-    /// Takes bytes of `format`. `bounded`: between audio-start and audio-stop.
-    pub(super) async fn push(
+    /// Takes PCM of `format`. `bounded`: between audio-start and audio-stop.
+    pub(super) async fn pcm(
         &mut self,
         bytes: &[u8],
         format: PcmFormat,
         bounded: bool,
     ) -> Result<()> {
-        if format != self.converter.format() {
-            let next = Converter::new(format)?;
-            self.flush(bounded).await?;
-            self.converter = next;
-        }
-        self.client.heard(self.ingest.clock.now());
-        self.converter.push(bytes, &mut self.samples)?;
+        let converter = match &mut self.source {
+            Source::Pcm(converter) if converter.format() == format => converter,
+            _ => {
+                let next = Converter::new(format)?;
+                self.flush(bounded).await?;
+                self.source = Source::Pcm(next);
+                let Source::Pcm(converter) = &mut self.source else { return Ok(()) };
+                converter
+            }
+        };
+        converter.push(bytes, &mut self.samples)?;
         self.accept_all(bounded).await
     }
 
-    /// Takes what the converter still holds.
+    /// Takes one Opus packet.
+    pub(super) async fn opus(&mut self, packet: &[u8], bounded: bool) -> Result<()> {
+        let decoder = match &mut self.source {
+            Source::Opus(decoder) => decoder,
+            _ => {
+                let next = OpusDecoder::new()?;
+                self.flush(bounded).await?;
+                self.source = Source::Opus(next);
+                let Source::Opus(decoder) = &mut self.source else { return Ok(()) };
+                decoder
+            }
+        };
+        decoder.decode(packet, &mut self.samples)?;
+        self.accept_all(bounded).await
+    }
+
+    /// Takes what a filter still holds; what comes next begins anew.
     pub(super) async fn flush(&mut self, bounded: bool) -> Result<()> {
-        self.converter.finish(&mut self.samples)?;
+        if let Source::Pcm(converter) = &mut self.source {
+            converter.finish(&mut self.samples)?;
+        }
         self.accept_all(bounded).await
     }
 
@@ -106,6 +133,7 @@ impl Stream {
     }
 
     async fn accept_all(&mut self, bounded: bool) -> Result<()> {
+        self.client.heard(self.ingest.clock.now());
         let mut samples = std::mem::take(&mut self.samples);
         let mut result = Ok(());
         for piece in samples.chunks(PIECE) {

@@ -1,4 +1,5 @@
-//! `/ws_pcm`: audio over a WebSocket, as Wyoming events or as bare PCM.
+//! Audio over a WebSocket: Wyoming events whose payload is PCM or an Opus
+//! packet, or either of them bare.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::Ingest;
 use super::frame::{self, Event, Format, Payload};
-use super::session::Session;
+use super::session::{Session, Successor};
 use crate::audio::pcm::PcmFormat;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::paced::Pace;
 use crate::domain::conversation::CloseReason;
 use crate::domain::user::User;
 
@@ -20,6 +22,15 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Time a client has to take a message from us, or to answer a close.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time a connection has to prove that it is alive when its device seems to have
+/// made another one, and how long what was under way before may still come in.
+const PROBE: Duration = Duration::from_secs(2);
+const PROBE_SETTLE: Duration = Duration::from_millis(500);
+/// An Opus packet of so few bytes holds nothing: existing clients send such, and
+/// existing servers skip them.
+const EMPTY_PACKET: usize = 3;
+/// What Bluetooth puts before a packet: its number, and an index.
+const BLE_HEADER: usize = 3;
 /// Complaints one connection gets; a client that reads none of them gets no more.
 const MAX_COMPLAINTS: u32 = 100;
 
@@ -28,8 +39,39 @@ const GOING_AWAY: u16 = 1001;
 const INTERNAL_ERROR: u16 = 1011;
 const TRY_AGAIN_LATER: u16 = 1013;
 
+/// What a socket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// What audio is in: payloads and bare frames alike.
+    pub codec: Codec,
+    /// Whether a `ready` message is sent at the start. Some clients wait for it.
+    pub greets: bool,
+    /// Whether audio-start and audio-stop count.
+    pub boundaries: bool,
+}
+
+/// What audio is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// PCM, of the format that events tell, else [`PcmFormat::SPEECH`].
+    Pcm,
+    /// One bare Opus packet a frame; formats that events tell mean nothing.
+    Opus,
+}
+
+impl Protocol {
+    /// `/ws_pcm`.
+    pub const PCM: Self = Self { codec: Codec::Pcm, greets: true, boundaries: true };
+    /// `/ws_omi`.
+    pub const OMI: Self = Self { codec: Codec::Opus, greets: false, boundaries: true };
+    /// `/ws` of old devices.
+    pub const LEGACY: Self = Self { codec: Codec::Opus, greets: false, boundaries: false };
+}
+
 /// Why a connection ended.
 enum Ending {
+    /// Its device is on another one.
+    Replaced(Successor),
     /// The client left, or was cut off.
     Disconnect,
     /// Nothing came for too long.
@@ -40,8 +82,16 @@ enum Ending {
     Failed(Error),
 }
 
-/// Serves one socket until it ends; the conversation is closed by then.
-pub async fn serve(mut socket: WebSocket, ingest: Arc<Ingest>, user: User, device: Option<String>) {
+/// Serves one socket until it ends. Its conversation is closed by then, or waits
+/// for the device to come back.
+pub async fn serve(
+    mut socket: WebSocket,
+    protocol: Protocol,
+    pace: Pace,
+    ingest: Arc<Ingest>,
+    user: User,
+    device: Option<String>,
+) {
     let session = match ingest.connect(&user, device.as_deref()).await {
         Ok(session) => session,
         Err(error) => {
@@ -52,15 +102,26 @@ pub async fn serve(mut socket: WebSocket, ingest: Arc<Ingest>, user: User, devic
     let mut connection = Connection {
         last_heard: ingest.clock.monotonic(),
         socket,
+        protocol,
+        pace,
+        ble_header: ingest.config.server.opus_ble_header,
         session,
         expected: None,
+        challenge: None,
         complaints: 0,
     };
     let ending = connection.run(&ingest).await;
     let Connection { mut socket, session, .. } = connection;
     let client = session.client_id().clone();
     match ending {
-        Ending::Disconnect => session.end(CloseReason::Disconnect).await,
+        Ending::Disconnect => session.lost().await,
+        Ending::Replaced(successor) => {
+            tracing::info!(%client, "the device is back on another connection");
+            if let Some(session) = session.hand_over(successor) {
+                session.lost().await;
+            }
+            close(&mut socket, GOING_AWAY, "this device has connected again").await;
+        }
         Ending::Silent => {
             tracing::warn!(%client, "no sign of life, connection ended");
             session.end(CloseReason::Disconnect).await;
@@ -81,12 +142,25 @@ pub async fn serve(mut socket: WebSocket, ingest: Arc<Ingest>, user: User, devic
 /// One client.
 struct Connection {
     socket: WebSocket,
+    protocol: Protocol,
+    pace: Pace,
+    /// Whether Opus packets come behind a [`BLE_HEADER`].
+    ble_header: bool,
     session: Session,
     /// What the next binary frame is, when an event announced it: audio of that
     /// format, or something to skip.
     expected: Option<Expected>,
+    challenge: Option<Challenge>,
     last_heard: Duration,
     complaints: u32,
+}
+
+/// Somebody who says to be this device. A pong that answers `nonce`, or audio
+/// that goes on, shows that it is still here, and the other one is another.
+struct Challenge {
+    successor: Successor,
+    nonce: [u8; 8],
+    since: Duration,
 }
 
 enum Expected {
@@ -110,7 +184,9 @@ impl Alarm {
 impl Connection {
     async fn run(&mut self, ingest: &Ingest) -> Ending {
         let ready = r#"{"type":"ready","message":"WebSocket connection established"}"#;
-        if !send(&mut self.socket, Message::Text(format!("{ready}\n").into())).await {
+        if self.protocol.greets
+            && !send(&mut self.socket, Message::Text(format!("{ready}\n").into())).await
+        {
             return Ending::Disconnect;
         }
         let clock = &ingest.clock;
@@ -125,8 +201,15 @@ impl Connection {
                 message = self.socket.recv() => {
                     let outcome = match message {
                         Some(Ok(Message::Text(text))) => self.on_text(&text).await,
-                        Some(Ok(Message::Binary(bytes))) => self.on_binary(&bytes).await,
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                        Some(Ok(Message::Binary(bytes))) => {
+                            self.pace.permit();
+                            self.on_binary(&bytes).await
+                        }
+                        Some(Ok(Message::Ping(_))) => Ok(()),
+                        Some(Ok(Message::Pong(nonce))) => {
+                            self.challenge.take_if(|challenge| nonce[..] == challenge.nonce);
+                            Ok(())
+                        }
                         Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Disconnect,
                     };
                     // After it is dealt with: our own slowness is not the client's silence.
@@ -134,11 +217,23 @@ impl Connection {
                     outcome
                 }
                 request = self.session.next_request() => {
-                    self.session.fulfil(request).await;
+                    match request.into_successor() {
+                        Ok(successor) => {
+                            let now = clock.monotonic();
+                            if !self.probe(successor, now).await {
+                                return Ending::Disconnect;
+                            }
+                            alarm.set(now, alarm.at.min(now + PROBE));
+                        }
+                        Err(request) => self.session.fulfil(request).await,
+                    }
                     Ok(())
                 }
                 () = alarm.sleep.as_mut() => {
                     let now = clock.monotonic();
+                    if let Some(successor) = self.unanswered(now) {
+                        return Ending::Replaced(successor);
+                    }
                     if now.saturating_sub(self.last_heard) >= limit {
                         return Ending::Silent;
                     }
@@ -148,7 +243,9 @@ impl Connection {
                             return Ending::Disconnect;
                         }
                     }
-                    alarm.set(now, next_ping.min(self.last_heard + limit));
+                    let probed = self.challenge.as_ref().map(|challenge| challenge.since + PROBE);
+                    let next = next_ping.min(self.last_heard + limit);
+                    alarm.set(now, probed.map_or(next, |probed| next.min(probed)));
                     self.session.poll()
                 }
                 () = &mut stopped => return Ending::Shutdown,
@@ -162,6 +259,39 @@ impl Connection {
                     alarm.set(now, now + due);
                 }
             }
+        }
+    }
+
+    /// Asks the client whether it is there. False when it is gone.
+    async fn probe(&mut self, successor: Successor, since: Duration) -> bool {
+        let nonce: [u8; 8] = rand::random();
+        self.challenge = Some(Challenge { successor, nonce, since });
+        send(&mut self.socket, Message::Ping(nonce.to_vec().into())).await
+    }
+
+    /// The successor, when the client has had its time and shown no life.
+    fn unanswered(&mut self, now: Duration) -> Option<Successor> {
+        let challenge = self.challenge.take_if(|challenge| now >= challenge.since + PROBE)?;
+        (self.last_heard < challenge.since + PROBE_SETTLE).then_some(challenge.successor)
+    }
+
+    /// Takes audio in whatever it is in. What cannot be audio is told, and costs
+    /// nothing but itself.
+    async fn audio(&mut self, bytes: &[u8], format: Option<PcmFormat>) -> Result<()> {
+        let taken = match self.protocol.codec {
+            Codec::Pcm => self.session.audio(bytes, format).await,
+            Codec::Opus if bytes.len() <= EMPTY_PACKET => Ok(()),
+            Codec::Opus => {
+                let header = if self.ble_header { BLE_HEADER } else { 0 };
+                self.session.opus(bytes.get(header..).unwrap_or_default()).await
+            }
+        };
+        match taken {
+            Err(error) if error.kind() == Kind::BadInput => {
+                self.complain(&error).await;
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -185,12 +315,12 @@ impl Connection {
 
     async fn on_binary(&mut self, mut bytes: &[u8]) -> Result<()> {
         match self.expected.take() {
-            Some(Expected::Audio(format)) => return self.session.audio(bytes, format).await,
+            Some(Expected::Audio(format)) => return self.audio(bytes, format).await,
             Some(Expected::Nothing) => return Ok(()),
             None => {}
         }
         let Ok(mut found) = frame::binary(bytes) else {
-            return self.session.audio(bytes, None).await;
+            return self.audio(bytes, None).await;
         };
         loop {
             let (event, payload, rest) = found;
@@ -211,7 +341,7 @@ impl Connection {
 
     async fn on_event(&mut self, event: Event, payload: Payload<'_>) -> Result<()> {
         match event {
-            Event::AudioStart(format) => {
+            Event::AudioStart(format) if self.protocol.boundaries => {
                 if let Ok(format) = self.checked(format).await {
                     self.session.audio_start(format.unwrap_or(PcmFormat::SPEECH));
                 }
@@ -222,7 +352,7 @@ impl Connection {
                 }
                 match (self.checked(format).await, payload) {
                     (Ok(format), Payload::Here(bytes)) => {
-                        return self.session.audio(bytes, format).await;
+                        return self.audio(bytes, format).await;
                     }
                     (Ok(format), _) => {
                         self.expected = Some(Expected::Audio(format));
@@ -232,8 +362,8 @@ impl Connection {
                     (Err(()), _) => {}
                 }
             }
-            Event::AudioStop => self.session.audio_stop().await,
-            Event::Other => {}
+            Event::AudioStop if self.protocol.boundaries => self.session.audio_stop().await,
+            Event::AudioStart(_) | Event::AudioStop | Event::Other => {}
         }
         if payload == Payload::Next {
             self.expected = Some(Expected::Nothing);
@@ -243,6 +373,9 @@ impl Connection {
 
     /// The format, unless it is nonsense; the client is told then.
     async fn checked(&mut self, format: Format) -> std::result::Result<Option<PcmFormat>, ()> {
+        if self.protocol.codec == Codec::Opus {
+            return Ok(None);
+        }
         match format.pcm() {
             Ok(format) => Ok(format),
             Err(error) => {

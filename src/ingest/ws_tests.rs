@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::WebSocketUpgrade;
+use axum::extract::{OriginalUri, WebSocketUpgrade};
 use axum::routing::get;
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message as Client;
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message as Client;
 use super::super::session::tests::{Bench, bench, bytes, user};
 use super::*;
 use crate::audio::synthetic::speech;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::config::{Config, Interval};
 
 type Socket =
@@ -17,18 +17,28 @@ type Socket =
 
 /// A real socket on loopback.
 async fn start(change: impl FnOnce(&mut Config)) -> (Bench, SocketAddr) {
-    let bench = bench(Clock::system(), change);
+    start_at(Clock::system(), change).await
+}
+
+async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> (Bench, SocketAddr) {
+    let bench = bench(clock, change);
     let ingest = bench.ingest.clone();
-    let upgrade = move |upgrade: WebSocketUpgrade| async move {
+    let upgrade = move |path: OriginalUri, upgrade: WebSocketUpgrade| async move {
         upgrade.read_buffer_size(8 << 10).on_upgrade(move |socket| async move {
-            let task = serve(socket, ingest, user('1'), Some("laptop".into()));
+            let protocol = match path.path() {
+                "/ws_omi" => Protocol::OMI,
+                "/ws" => Protocol::LEGACY,
+                _ => Protocol::PCM,
+            };
+            let (pace, device) = (Pace::default(), Some("laptop".into()));
+            let task = serve(socket, protocol, pace, ingest, user('1'), device);
             // Every connection holds one of these for as long as it lasts.
             println!("{} bytes of task", size_of_val(&task));
             assert!(size_of_val(&task) < 4_096);
             task.await;
         })
     };
-    let app = Router::new().route("/ws_pcm", get(upgrade));
+    let app = Router::new().route("/{path}", get(upgrade));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -36,9 +46,12 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Bench, SocketAddr) {
 }
 
 async fn connect(address: SocketAddr) -> Socket {
-    let (socket, _) =
-        tokio_tungstenite::connect_async(format!("ws://{address}/ws_pcm")).await.unwrap();
-    socket
+    connect_to(address, "ws_pcm").await
+}
+
+async fn connect_to(address: SocketAddr, path: &str) -> Socket {
+    let url = format!("ws://{address}/{path}");
+    tokio_tungstenite::connect_async(url).await.unwrap().0
 }
 
 async fn text(socket: &mut Socket) -> String {
@@ -163,22 +176,144 @@ async fn shutdown_closes_the_conversation_and_says_so() {
     assert_eq!(closed(&bench, 1).await, [(sound, CloseReason::Shutdown)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_socket_is_ended_after_the_stream_timeout() {
+    let clock = Clock::of_timers(Timestamp::from_millis(1_753_190_000_000));
+    let (bench, address) = start_at(clock, |_| {}).await;
+    let mut silent = connect(address).await;
+    silent.send(Client::binary(bytes(&speech(1.0)))).await.unwrap();
+    while bench.ingest.clients().list(None)[0].conversation.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let heard = tokio::time::Instant::now();
+    // It does not read, and so answers no ping.
+    while bench.ingest.clients().count() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let seconds = heard.elapsed().as_secs_f64();
+    assert!((29.5..31.0).contains(&seconds), "{seconds}");
+    assert_eq!(closed(&bench, 1).await[0].1, CloseReason::Disconnect);
+}
+
 #[tokio::test]
-async fn a_silent_socket_is_ended_and_a_live_one_is_not() {
+async fn a_socket_that_answers_pings_stays() {
     let limit = Duration::from_millis(900);
     let (bench, address) = start(|c| c.server.stream_timeout = Interval::from(limit)).await;
-    let (mut silent, mut live) = (connect(address).await, connect(address).await);
-    silent.send(Client::binary(bytes(&speech(1.0)))).await.unwrap();
-    // Reading answers pings; the silent one does not read.
-    let reader = tokio::spawn(async move {
-        let _ =
-            tokio::time::timeout(limit * 3, async { while live.next().await.is_some() {} }).await;
-        live
-    });
-    assert_eq!(closed(&bench, 1).await[0].1, CloseReason::Disconnect);
-    let live = reader.await.unwrap();
+    let mut live = connect(address).await;
+    let _ = tokio::time::timeout(limit * 3, async { while live.next().await.is_some() {} }).await;
     assert_eq!(bench.ingest.clients().count(), 1);
-    drop((silent, live));
+}
+
+/// Bare packets of `frame` samples.
+fn packets(samples: &[i16], frame: usize) -> Vec<Vec<u8>> {
+    let mut encoder =
+        opus::Encoder::new(16_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    samples.chunks_exact(frame).map(|chunk| encoder.encode_vec(chunk, 1_000).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn opus_comes_bare_or_in_events_in_packets_of_any_length() {
+    let (bench, address) = start(|_| {}).await;
+    let mut socket = connect_to(address, "ws_omi").await;
+    let sound = speech(2.4);
+    let header = |length: usize| {
+        // What the phone app says of Opus.
+        let format = r#"{"rate":16000,"width":2,"channels":1}"#;
+        format!("{{\"type\":\"audio-chunk\",\"data\":{format},\"payload_length\":{length}}}\n")
+    };
+    let mut sent = 0;
+    for frame in [160, 320, 640, 960] {
+        for packet in packets(&sound, frame) {
+            if sent % 2 == 0 {
+                socket.send(Client::text(header(packet.len()))).await.unwrap();
+            }
+            socket.send(Client::binary(packet)).await.unwrap();
+            sent += 1;
+        }
+        // Nothing is in so little, and nothing can be made of that.
+        socket.send(Client::binary(vec![0xB8, 1, 2])).await.unwrap();
+        socket.send(Client::binary(vec![0xFF; 9])).await.unwrap();
+    }
+    socket.send(Client::text(r#"{"type":"audio-stop"}"#)).await.unwrap();
+    let recorded = closed(&bench, 1).await.remove(0);
+    assert_eq!((recorded.0.len(), recorded.1), (4 * sound.len(), CloseReason::AudioStop));
+    // No greeting here: what comes first is about the first bad packet.
+    let complaint = text(&mut socket).await;
+    assert!(complaint.contains("not an Opus packet"), "{complaint}");
+}
+
+#[tokio::test]
+async fn the_header_of_bluetooth_is_taken_off_when_told() {
+    let (bench, address) = start(|c| c.server.opus_ble_header = true).await;
+    let mut socket = connect_to(address, "ws_omi").await;
+    let sound = speech(2.0);
+    for (number, packet) in (0u16..).zip(packets(&sound, 160)) {
+        let frame = [&number.to_le_bytes()[..], &[0], &packet].concat();
+        socket.send(Client::binary(frame)).await.unwrap();
+    }
+    socket.send(Client::text(r#"{"type":"audio-stop"}"#)).await.unwrap();
+    assert_eq!(closed(&bench, 1).await[0].0.len(), sound.len());
+}
+
+#[tokio::test]
+async fn old_devices_have_no_boundaries() {
+    let (bench, address) = start(|_| {}).await;
+    let mut socket = connect_to(address, "ws").await;
+    let sound = speech(2.0);
+    socket.send(Client::text(r#"{"type":"audio-start"}"#)).await.unwrap();
+    for _ in 0..2 {
+        for packet in packets(&sound, 320) {
+            socket.send(Client::binary(packet)).await.unwrap();
+        }
+        socket.send(Client::text(r#"{"type":"audio-stop"}"#)).await.unwrap();
+    }
+    drop(socket);
+    let recorded = closed(&bench, 1).await.remove(0);
+    assert_eq!((recorded.0.len(), recorded.1), (2 * sound.len(), CloseReason::Disconnect));
+}
+
+/// The ids that are known, in order of connection.
+fn ids(bench: &Bench) -> Vec<String> {
+    bench.ingest.clients().list(None).iter().map(|c| c.client_id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_dead_connection_gives_way_to_the_next_of_its_device() {
+    let (bench, address) =
+        start(|c| c.conversation.reconnect_grace = Interval::from_secs(30)).await;
+    let sound = speech(2.0);
+    let mut dead = connect(address).await;
+    dead.send(Client::binary(bytes(&sound))).await.unwrap();
+    while bench.ingest.clients().list(None)[0].conversation.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Nobody reads it any more, so that it answers nothing; it is not closed.
+    let mut next = connect(address).await;
+    text(&mut next).await;
+    assert_eq!(ids(&bench), ["439011-laptop"]);
+    next.send(Client::binary(bytes(&sound))).await.unwrap();
+    next.send(Client::text(r#"{"type":"audio-stop"}"#)).await.unwrap();
+    assert_eq!(closed(&bench, 1).await, [(sound.repeat(2), CloseReason::AudioStop)]);
+    assert_eq!(close_code(&mut dead).await, GOING_AWAY);
+    assert_eq!(ids(&bench), ["439011-laptop"]);
+}
+
+#[tokio::test]
+async fn a_living_connection_keeps_its_id() {
+    let (bench, address) =
+        start(|c| c.conversation.reconnect_grace = Interval::from_secs(30)).await;
+    let mut readers = Vec::new();
+    for known in [&["439011-laptop"][..], &["439011-laptop", "439011-laptop-2"]] {
+        let mut living = connect(address).await;
+        text(&mut living).await;
+        assert_eq!(ids(&bench), known);
+        // Reading is what answers pings.
+        readers.push(tokio::spawn(async move { while living.next().await.is_some() {} }));
+    }
+    let mut third = connect(address).await;
+    text(&mut third).await;
+    assert_eq!(ids(&bench), ["439011-laptop", "439011-laptop-2", "439011-laptop-3"]);
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -186,11 +321,14 @@ async fn one_stream_too_many_is_told() {
     let (bench, address) = start(|c| c.server.max_streams_per_user = 1).await;
     let mut first = connect(address).await;
     text(&mut first).await;
+    // Reading is what answers pings: without it, the second would be its successor.
+    let reader = tokio::spawn(async move { while first.next().await.is_some() {} });
     let mut second = connect(address).await;
     let refusal = text(&mut second).await;
     assert!(refusal.contains("too_many_streams") && refusal.contains("1013"), "{refusal}");
     assert_eq!(close_code(&mut second).await, TRY_AGAIN_LATER);
     assert_eq!(bench.ingest.clients().count(), 1);
+    reader.abort();
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ impl Daemon {
             ("AUTH__BCRYPT_COST", "4"),
             ("LOG__LEVEL", "friend_lite=debug"),
             ("STT__LANGUAGE", "en"),
+            ("CONVERSATION__RECONNECT_GRACE", "1s"),
             ("WYOMING__LISTEN", "127.0.0.1:0"),
             ("ESP32__LISTEN", "127.0.0.1:0"),
         ]

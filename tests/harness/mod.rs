@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod daemon;
+pub mod opus;
+pub mod process;
 pub mod python;
 pub mod speech;
 pub mod wer;

@@ -113,7 +113,7 @@ fn entry(client: ClientView, transcripts: &Transcripts) -> ActiveClient {
         client_id: client.client_id,
         user_id: client.user_id,
         device_name: client.device_name,
-        connected: true,
+        connected: client.connected,
         connected_at: client.connected_at.to_rfc3339(),
         last_audio_at: client.last_audio_at.map(|at| at.to_rfc3339()),
         has_active_conversation: current.is_some(),

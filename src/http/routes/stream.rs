@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use axum::extract::{Extension, State, WebSocketUpgrade};
+use axum::extract::{Extension, MatchedPath, State, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 
-use crate::base::error::{Error, Kind};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::paced::Pace;
+use crate::domain::user::User;
 use crate::http::api::Api;
-use crate::http::auth::web_socket_user;
+use crate::http::auth::{normal_email, web_socket_user};
 use crate::http::params::Params;
 use crate::http::server::Place;
-use crate::ingest::ws;
+use crate::ingest::ws::{self, Protocol};
 
 /// Bytes read at a time: the library's 128 KiB are held by each idle stream.
 const READ_BUFFER: usize = 8 * 1024;
@@ -30,22 +32,32 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
-        .route("/ws_pcm", get(pcm))
+        .route("/ws_pcm", get(open))
         // What the phone app makes of a saved /ws_omi address.
-        .route("/ws_omi/ws_pcm", get(pcm))
+        .route("/ws_omi/ws_pcm", get(open))
+        .route("/ws_omi", get(open))
+        .route("/ws", get(open))
 }
 
-/// Takes PCM audio from a device. Wrong credentials are told on the open
-/// socket, where clients can read it, and close it with 1008.
-async fn pcm(
+/// Takes audio from a device. Wrong credentials are told on the open socket,
+/// where clients can read it, and close it with 1008.
+async fn open(
     State(api): State<Arc<Api>>,
     upgrade: WebSocketUpgrade,
-    place: Option<Extension<Place>>,
+    path: MatchedPath,
+    connection: (Option<Extension<Place>>, Option<Extension<Pace>>),
     headers: HeaderMap,
     params: Params,
 ) -> Response {
-    let outcome = web_socket_user(&api, &headers, params.get("token")).await;
-    let device = params.get("device_name").map(str::to_owned);
+    let outcome = agreed(&api, path.as_str(), &headers, &params).await;
+    let (place, pace) = connection;
+    let pace = pace.map(|Extension(pace)| pace).unwrap_or_default();
+    let device = match params.get("device_name") {
+        // Old devices have no name, and are to be known again all the same.
+        None if outcome.as_ref().is_ok_and(|(_, p)| *p == Protocol::LEGACY) => Some("legacy"),
+        name => name,
+    };
+    let device = device.map(str::to_owned);
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -57,7 +69,9 @@ async fn pcm(
             // A task of the supervisor, so that shutdown waits for its last words.
             supervisor.once(async move {
                 match outcome {
-                    Ok(user) => ws::serve(socket, api.ingest.clone(), user, device).await,
+                    Ok((user, protocol)) => {
+                        ws::serve(socket, protocol, pace, api.ingest.clone(), user, device).await;
+                    }
                     Err(error) => refuse(socket, &error).await,
                 }
                 drop(place);
@@ -65,15 +79,54 @@ async fn pcm(
         })
 }
 
+/// Who streams, and what.
+async fn agreed(
+    api: &Api,
+    path: &str,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<(User, Protocol)> {
+    let protocol = match (path, params.get("codec")) {
+        ("/ws_omi", _) => Protocol::OMI,
+        ("/ws", Some("pcm")) => Protocol::PCM,
+        ("/ws", Some("opus")) => Protocol { greets: true, ..Protocol::OMI },
+        ("/ws", Some(other)) => {
+            let message = format!("codec `{other}` is not known; it is pcm or opus");
+            return Err(Error::new(Kind::BadInput, message));
+        }
+        ("/ws", None) => return Ok((legacy_user(api).await?, Protocol::LEGACY)),
+        _ => Protocol::PCM,
+    };
+    Ok((web_socket_user(api, headers, params.get("token")).await?, protocol))
+}
+
+/// The one user whom old devices, which cannot log in, stream to.
+async fn legacy_user(api: &Api) -> Result<User> {
+    let refused = |message| Error::new(Kind::Unauthorized, message);
+    let email = &api.config.server.legacy_user;
+    if email.is_empty() {
+        return Err(refused(
+            "/ws has no login and is switched off: use /ws_omi, or set server.legacy_user",
+        ));
+    }
+    let user = api.store.user_by_email(&normal_email(email)).await?;
+    user.filter(|user| user.is_active)
+        .ok_or_else(|| refused("the user that server.legacy_user names cannot log in"))
+}
+
 /// Says why, closes, and waits a little for the client to have read it.
 async fn refuse(mut socket: WebSocket, error: &Error) {
-    let (kind, message, code, reason) = if error.kind() == Kind::Unauthorized {
-        let reason = "Authentication failed";
-        ("authentication_failed", error.message(), close_code::POLICY, reason)
-    } else {
-        tracing::error!("cannot check a login: {}", error.report());
-        let reason = "Try again later";
-        ("unavailable", "logins cannot be checked at the moment", close_code::AGAIN, reason)
+    let (kind, message, code, reason) = match error.kind() {
+        Kind::Unauthorized => {
+            let reason = "Authentication failed";
+            ("authentication_failed", error.message(), close_code::POLICY, reason)
+        }
+        Kind::BadInput => ("unsupported", error.message(), close_code::POLICY, "Unsupported codec"),
+        _ => {
+            tracing::error!("cannot check a login: {}", error.report());
+            let message = "logins cannot be checked at the moment";
+            ("unavailable", message, close_code::AGAIN, "Try again later")
+        }
     };
     let frame = json!({ "type": "error", "error": kind, "message": message, "code": code });
     let farewell = async {

@@ -68,7 +68,11 @@ impl UserView {
         let devices = api.store.devices(Some(&user.id)).await?;
         let devices = devices.into_iter().map(|device| {
             let client = RegisteredClient {
-                is_active: api.ingest.clients().get(&device.client_id).is_some(),
+                is_active: api
+                    .ingest
+                    .clients()
+                    .get(&device.client_id)
+                    .is_some_and(|client| client.connected),
                 first_seen: device.first_seen.to_rfc3339(),
                 last_seen: device.last_seen.to_rfc3339(),
                 client_id: device.client_id,

@@ -25,7 +25,9 @@ async fn start(change: impl FnOnce(&mut Config)) -> (SocketAddr, Supervisor) {
     let address = listener.local_addr().unwrap();
     let supervisor = Supervisor::new();
     let inner = supervisor.clone();
-    supervisor.once(async move { serve(listener, router, &config, &inner).await.unwrap() });
+    supervisor.once(async move {
+        serve(listener, router, &config, &Clock::system(), &inner).await.unwrap()
+    });
     (address, supervisor)
 }
 

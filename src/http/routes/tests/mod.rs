@@ -78,12 +78,17 @@ struct Person {
 
 impl World {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let fixture = Fixture::new();
         let clock = Clock::simulated(at(100));
         let mut config = Config::default();
         config.auth.bcrypt_cost = 4;
         config.auth.login_attempts = 3;
         config.recording.sync_interval = Interval::from_secs(60);
+        change(&mut config);
         let config = Arc::new(config);
         let store: Arc<dyn Store> = Arc::new(fixture.store.clone());
         let index = Arc::new(SqliteVecIndex::new(&fixture.store));

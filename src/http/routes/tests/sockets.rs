@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Message, http::Request};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Person, World};
+use crate::base::clock::Clock;
 use crate::base::system;
 use crate::http::server;
 
@@ -23,9 +24,10 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (router, config) = (self.router.clone(), self.api.config.clone());
+        let clock = Clock::system();
         let supervisor = self.api.supervisor.clone();
         self.api.supervisor.once(async move {
-            server::serve(listener, router, &config, &supervisor).await.unwrap();
+            server::serve(listener, router, &config, &clock, &supervisor).await.unwrap();
         });
         address
     }
@@ -47,14 +49,18 @@ async fn next_json(socket: &mut Socket) -> Value {
 }
 
 async fn is_refused(socket: &mut Socket) {
+    is_refused_for(socket, "authentication_failed", "Authentication failed").await;
+}
+
+async fn is_refused_for(socket: &mut Socket, error: &str, why: &str) {
     let frame = next_json(socket).await;
     assert_eq!(frame["type"], "error");
-    assert_eq!(frame["error"], "authentication_failed");
+    assert_eq!(frame["error"], error);
     assert_eq!(frame["code"], 1008);
     match socket.next().await {
         Some(Ok(Message::Close(Some(close)))) => {
             assert_eq!(close.code, CloseCode::Policy);
-            assert_eq!(close.reason.as_str(), "Authentication failed");
+            assert_eq!(close.reason.as_str(), why);
         }
         other => panic!("{other:?}"),
     }
@@ -113,6 +119,10 @@ async fn a_token_is_taken_from_query_header_or_our_own_pages_cookie() {
     }
     for (path, headers) in [
         ("/ws_pcm", vec![]),
+        ("/ws_omi", vec![]),
+        ("/ws", vec![]),
+        ("/ws?codec=opus", vec![]),
+        ("/ws_omi", vec![cookie.clone()]),
         ("/ws_pcm?token=", vec![]),
         ("/ws_pcm?token=nonsense", vec![]),
         ("/ws_pcm", vec![cookie.clone()]),
@@ -121,6 +131,45 @@ async fn a_token_is_taken_from_query_header_or_our_own_pages_cookie() {
         let (mut socket, _) = connect_async(request(address, path, &headers)).await.unwrap();
         is_refused(&mut socket).await;
     }
+}
+
+#[tokio::test]
+async fn only_where_clients_wait_for_it_is_there_a_greeting() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let address = world.serve().await;
+    for (path, greets) in [
+        ("/ws_pcm?", true),
+        ("/ws_omi/ws_pcm?", true),
+        ("/ws_omi?", false),
+        ("/ws?codec=pcm&", true),
+        ("/ws?codec=opus&", true),
+    ] {
+        let path = format!("{path}device_name=a&token={}", ann.token);
+        let (mut socket, _) = connect_async(request(address, &path, &[])).await.unwrap();
+        socket.send(Message::Ping(vec![1].into())).await.unwrap();
+        let first = socket.next().await.unwrap().unwrap();
+        assert_eq!(first.is_text(), greets, "{path}: {first:?}");
+    }
+    let path = format!("/ws?codec=mp3&token={}", ann.token);
+    let (mut socket, _) = connect_async(request(address, &path, &[])).await.unwrap();
+    is_refused_for(&mut socket, "unsupported", "Unsupported codec").await;
+}
+
+#[tokio::test]
+async fn old_devices_stream_to_the_one_user_who_is_named() {
+    let world = World::with(|c| c.server.legacy_user = "Ann@Example.com".into()).await;
+    let address = world.serve().await;
+    // Nobody of that name yet.
+    let (mut socket, _) = connect_async(request(address, "/ws", &[])).await.unwrap();
+    is_refused(&mut socket).await;
+    let ann = world.person("ann", false).await;
+    let (mut socket, _) = connect_async(request(address, "/ws", &[])).await.unwrap();
+    socket.send(Message::Ping(vec![1].into())).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().is_pong());
+    let body = world.get("/api/clients/active", &ann).await.is(200);
+    let client = format!("{}-legacy", ann.user.id.suffix());
+    assert_eq!(body["clients"][0]["client_id"], client.as_str());
 }
 
 #[tokio::test]
