@@ -12,6 +12,7 @@ use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
+use crate::discovery::{self, Announcement, Service};
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -20,6 +21,7 @@ use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap};
 use crate::http::health::{Health, Part, State};
+use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
@@ -27,9 +29,11 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::finish::Finish;
+use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::Sweep;
 use crate::pipeline::remember::Remember;
@@ -39,7 +43,7 @@ use crate::store::Store;
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, blocking};
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -54,6 +58,7 @@ pub struct App {
     pub first_admin: Option<Bootstrap>,
     /// Where its state lives.
     pub state_dir: PathBuf,
+    announcement: Option<Announcement>,
     supervisor: Supervisor,
     store: Arc<dyn Store>,
     clock: Clock,
@@ -89,6 +94,7 @@ impl App {
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
+        let certificate = Certificate::open(&config.tls)?;
         // Bound before anything is started: a taken port must leave no trace.
         let (listener, address) = listen("server.listen", &config.server.listen).await?;
         let wyoming = match &*config.wyoming.listen {
@@ -127,12 +133,18 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        let learner = Learner::new(
+            store.clone(),
+            index.clone(),
+            engines.embedder.clone(),
+            engines.llm.clone(),
+        );
         start_workers(
             &config,
             &supervisor,
             &store,
             &engines,
-            index.clone(),
+            learner.clone(),
             recordings.clone(),
             &wake,
             &clock,
@@ -176,8 +188,16 @@ impl App {
             });
         }
 
+        let recall = Recall::new(store.clone(), index, engines.embedder.clone());
         let api = Arc::new(Api {
-            recall: Recall::new(store.clone(), index, engines.embedder.clone()),
+            assistant: Assistant::new(
+                store.clone(),
+                recall.clone(),
+                learner,
+                engines.llm.clone(),
+                clock.clone(),
+            ),
+            recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
             deletion: Deletion::new(
                 store.clone(),
@@ -194,21 +214,30 @@ impl App {
             config: config.clone(),
             supervisor: supervisor.clone(),
         });
+        let tls = match &certificate {
+            Some(certificate) => {
+                certificate.watch(&supervisor);
+                Some(certificate.acceptor())
+            }
+            None => None,
+        };
         let (server, serve_config, serve_clock) =
             (supervisor.clone(), config.clone(), clock.clone());
         supervisor.once(async move {
             let router = http::router(api);
             let served =
-                http::server::serve(listener, router, &serve_config, &serve_clock, &server).await;
-            if let Err(error) = served {
+                http::server::serve(listener, tls, router, &serve_config, &serve_clock, &server);
+            if let Err(error) = served.await {
                 tracing::error!("the HTTP server ended: {}", error.report());
                 server.stop();
             }
         });
+        let announcement = announce(&config, address, &sources);
         let drain_timeout = config.server.drain_timeout.get();
         Ok(Self {
             address,
             sources,
+            announcement,
             first_admin,
             state_dir,
             supervisor,
@@ -227,11 +256,17 @@ impl App {
     /// back without counting the attempt.
     pub async fn stop(self) {
         self.supervisor.stop();
+        // Says goodbye, which takes a moment of its own.
+        let goodbye = blocking(move || {
+            drop(self.announcement);
+            Ok(())
+        });
         if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
             );
         }
+        let _ = goodbye.await;
         if let Err(error) = self.store.void_leases(true, self.clock.now()).await {
             tracing::warn!(
                 "jobs could not be put back now; the next start does it: {}",
@@ -256,7 +291,7 @@ fn start_workers(
     supervisor: &Supervisor,
     store: &Arc<dyn Store>,
     engines: &Engines,
-    index: Arc<SqliteVecIndex>,
+    learner: Learner,
     recordings: Recordings,
     wake: &Wake,
     clock: &Clock,
@@ -271,13 +306,7 @@ fn start_workers(
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
-    let remember = Remember::new(
-        store.clone(),
-        index,
-        engines.embedder.clone(),
-        engines.llm.clone(),
-        clock.clone(),
-    );
+    let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
     let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
@@ -294,6 +323,24 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
+}
+
+/// Makes the daemon known on the local network. Without that it does its work
+/// all the same.
+fn announce(
+    config: &Config,
+    address: SocketAddr,
+    sources: &[(&'static str, SocketAddr)],
+) -> Option<Announcement> {
+    let mut services = vec![Service { kind: discovery::FRIEND_LITE, address }];
+    let wyoming = sources.iter().filter(|(name, _)| *name == "wyoming");
+    services.extend(
+        wyoming.map(|(_, address)| Service { kind: discovery::WYOMING, address: *address }),
+    );
+    discovery::announce(&config.discovery, &services).unwrap_or_else(|error| {
+        tracing::warn!("clients need the address by hand: {}", error.report());
+        None
+    })
 }
 
 /// Notes which models are there.
@@ -391,8 +438,10 @@ fn settings(
         (_, 0) => system::inference_threads(),
         (_, threads) => threads,
     };
+    let program = engine::program(program, &config.engines.dir)?;
+    tracing::info!("{} runs in {}", model.display(), program.display());
     Ok(Settings {
-        program: engine::program(program, &config.engines.dir)?,
+        program,
         model,
         threads,
         nice: config.engines.nice,

@@ -13,7 +13,7 @@
 //! | layer | modules | may import |
 //! |---|---|---|
 //! | top | `cli`, `app` | everything |
-//! | edges | `ingest`, `http` | core and below |
+//! | edges | `ingest`, `http`, `discovery` | core and below |
 //! | core | `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
 //! | foundation | `models`, `engine`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
@@ -39,6 +39,7 @@ pub mod audio;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod domain;
 pub mod embed;
 pub mod engine;

@@ -16,6 +16,7 @@ use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
 mod check_config;
+mod generate;
 pub mod models;
 mod reindex;
 mod run;
@@ -57,7 +58,7 @@ enum Command {
     /// Start the daemon
     Run(run::Args),
     /// Print the configuration in force, secrets hidden
-    CheckConfig,
+    CheckConfig(check_config::Args),
     /// List, fetch and verify model files
     Models(models::Args),
     /// Manage who can log in
@@ -68,6 +69,9 @@ enum Command {
     Reindex,
     /// Send an audio file to a daemon the way a wearable does, and show what comes of it
     Stream(stream::Args),
+    /// Write the man page and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 /// Runs the command line and says how it went: 64 for wrong usage or
@@ -109,12 +113,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 
     match cli.command {
         Command::Run(_) => block_on(run::run(config, file)),
-        Command::CheckConfig => check_config::run(&config, file.as_deref()),
+        Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),
         Command::Transcribe(args) => block_on(transcribe::run(args, config)),
         Command::Reindex => block_on(open_index(config)),
         Command::Stream(args) => block_on(stream::run(args)),
+        Command::Generate(args) => generate::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
+    /// TLS of that server.
+    pub tls: Tls,
     /// Wyoming over TCP.
     pub wyoming: Wyoming,
     /// ESP32 boards.
@@ -53,6 +55,8 @@ pub struct Config {
     pub models: Models,
     /// The job queue.
     pub jobs: Jobs,
+    /// Being found on the local network.
+    pub discovery: Discovery,
 }
 
 macro_rules! section {
@@ -140,6 +144,17 @@ section!(
         user: String = String::new(),
         /// Device name of the board; one at a second address gets `-2`.
         device: String = "havpe".into(),
+    }
+);
+
+section!(
+    /// TLS of that server.
+    Tls {
+        /// Certificate chain, a PEM file, read again when it changes. Empty:
+        /// plain HTTP.
+        certificate: String = String::new(),
+        /// Its private key, a PEM file.
+        key: String = String::new(),
     }
 );
 
@@ -307,6 +322,18 @@ section!(
         retry_pause: Interval = Interval::from_secs(5),
         /// How often lost work is looked for.
         sweep_interval: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// Being found on the local network.
+    Discovery {
+        /// Announce the daemon by mDNS, unless it listens on loopback only.
+        enabled: bool = true,
+        /// Name to announce. Empty: "Friend-Lite" and the machine's name.
+        name: String = String::new(),
+        /// Network interfaces to announce on. Empty: all but loopback.
+        interfaces: Vec<String> = Vec::new(),
     }
 );
 

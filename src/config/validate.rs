@@ -17,6 +17,9 @@ impl Config {
     /// # Errors
     /// `Config`, naming the key, what is wrong with it and what is allowed.
     pub fn validate(&self) -> Result<()> {
+        require(self.tls.certificate.is_empty() == self.tls.key.is_empty(), "tls.key", || {
+            "tls.certificate and tls.key go together: set both, or neither".into()
+        })?;
         address("server.listen", &self.server.listen)?;
         if !self.wyoming.listen.is_empty() {
             address("wyoming.listen", &self.wyoming.listen)?;

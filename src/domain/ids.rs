@@ -59,6 +59,11 @@ string_id!(
     MemoryId
 );
 
+string_id!(
+    /// A talk with the assistant: a hyphenated UUID.
+    ChatId
+);
+
 /// The number of a transcription window, unique in one store.
 pub type WindowId = i64;
 /// The number of a job, unique in one store.
@@ -92,6 +97,13 @@ impl ConversationId {
 }
 
 impl MemoryId {
+    /// A new random id.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().hyphenated().to_string())
+    }
+}
+
+impl ChatId {
     /// A new random id.
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4().hyphenated().to_string())

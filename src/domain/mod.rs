@@ -1,5 +1,6 @@
 //! The things the daemon speaks of, as plain data: no I/O, no clock.
 
+pub mod chat;
 pub mod conversation;
 pub mod ids;
 pub mod job;

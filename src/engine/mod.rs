@@ -15,6 +15,7 @@ pub mod asr;
 pub mod gate;
 pub mod guard;
 pub mod messages;
+pub mod place;
 pub mod process;
 pub mod serve;
 mod stderr;
@@ -24,40 +25,17 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::error::{Context, Error, Kind, Result};
+pub use place::program;
 
 /// The program that runs whisper.cpp.
 pub const WHISPER: &str = "friend-lite-whisper";
 /// The program that runs llama.cpp.
 pub const LLAMA: &str = "friend-lite-llama";
 
-/// The engine program called `name` in `dir`; with an empty `dir`, beside the
-/// running program or one directory up (where test programs find it).
-///
-/// # Errors
-/// `Config` when it is not there.
-pub fn program(name: &str, dir: &str) -> Result<PathBuf> {
-    let places = if dir.is_empty() {
-        let own =
-            std::env::current_exe().context(Kind::Config, "cannot tell where I am installed")?;
-        own.ancestors().skip(1).take(2).map(Path::to_path_buf).collect()
-    } else {
-        vec![PathBuf::from(dir)]
-    };
-    places.iter().map(|place| place.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-        let message = format!(
-            "the engine program {name} is not in {}; install it there or set engines.dir",
-            places.join(" or ")
-        );
-        Error::new(Kind::Config, message)
-    })
-}
-
 /// What every adapter of a local engine is given.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The engine program; see [`program`].
+    /// The engine program; see [`place::program`].
     pub program: PathBuf,
     /// The model file.
     pub model: PathBuf,
@@ -94,20 +72,4 @@ impl Settings {
 /// The file name of a model, as engines and records call it.
 pub fn model_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_is_found_or_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().to_str().unwrap();
-        let error = program(WHISPER, place).unwrap_err();
-        assert_eq!(error.kind(), Kind::Config);
-        assert!(error.message().contains(WHISPER) && error.message().contains(place));
-        std::fs::write(dir.path().join(WHISPER), "").unwrap();
-        assert_eq!(program(WHISPER, place).unwrap(), dir.path().join(WHISPER));
-    }
 }

@@ -11,6 +11,7 @@ use crate::domain::ids::UserId;
 use crate::domain::user::User;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
+use crate::pipeline::chat::Assistant;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
@@ -25,6 +26,8 @@ pub struct Api {
     pub deletion: Deletion,
     /// Search over memories.
     pub recall: Recall,
+    /// Talks about memories.
+    pub assistant: Assistant,
     /// The devices that are connected, and audio from them.
     pub ingest: Arc<Ingest>,
     /// Recordings on disk.

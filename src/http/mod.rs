@@ -11,5 +11,6 @@ pub mod params;
 mod request_id;
 mod routes;
 pub mod server;
+pub mod tls;
 
 pub use routes::router;

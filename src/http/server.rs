@@ -13,8 +13,10 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -43,6 +45,7 @@ pub struct Place(#[allow(dead_code, reason = "held, never read")] Arc<OwnedSemap
 /// None at present: what goes wrong with one connection ends that one.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     config: &Config,
     clock: &Clock,
@@ -52,6 +55,7 @@ pub async fn serve(
     let limit = config.server.max_connections.clamp(1, Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(limit));
     let connection = Connection {
+        tls,
         router,
         header_timeout: config.server.header_timeout.get(),
         drain_timeout: config.server.drain_timeout.get(),
@@ -113,6 +117,7 @@ fn concerns_one_peer(error: &io::Error) -> bool {
 
 #[derive(Clone)]
 struct Connection {
+    tls: Option<TlsAcceptor>,
     router: Router,
     header_timeout: Duration,
     drain_timeout: Duration,
@@ -121,13 +126,28 @@ struct Connection {
 }
 
 impl Connection {
-    /// Serves one connection to its end. An upgrade takes the stream with it.
+    /// Serves one connection to its end, TLS first where it is configured.
     async fn run(self, stream: TcpStream, peer: SocketAddr, place: Place) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "cannot set TCP_NODELAY: {error}");
         }
-        let (router, pace) = (self.router, Pace::default());
-        let stream = Paced::new(stream, pace.clone(), self.clock);
+        let pace = Pace::default();
+        let stream = Paced::new(stream, pace.clone(), self.clock.clone());
+        let Some(tls) = self.tls.clone() else { return self.http(stream, pace, peer, place).await };
+        // Boxed: a plain connection does not carry the space of a handshake.
+        match Box::pin(tokio::time::timeout(self.header_timeout, tls.accept(stream))).await {
+            Ok(Ok(stream)) => Box::pin(self.http(stream, pace, peer, place)).await,
+            Ok(Err(error)) => tracing::debug!(%peer, "no TLS connection: {error}"),
+            Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+        }
+    }
+
+    /// Serves one connection to its end. An upgrade takes the stream with it.
+    async fn http<S>(self, stream: S, pace: Pace, peer: SocketAddr, place: Place)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let router = self.router;
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));

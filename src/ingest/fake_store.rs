@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
+use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
-use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
@@ -18,7 +19,7 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users, Versions,
+    Chats, Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -243,6 +244,41 @@ impl Versions for FakeStore {
 }
 
 #[async_trait]
+impl Chats for FakeStore {
+    async fn add_chat(&self, _: &Chat) -> Result<()> {
+        unreachable!()
+    }
+    async fn chat(&self, _: &ChatId) -> Result<Option<Chat>> {
+        unreachable!()
+    }
+    async fn chats(&self, _: &UserId, _: usize) -> Result<Vec<Chat>> {
+        unreachable!()
+    }
+    async fn rename_chat(&self, _: &ChatId, _: &str, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn delete_chat(&self, _: &ChatId) -> Result<()> {
+        unreachable!()
+    }
+    async fn add_chat_message(
+        &self,
+        _: &ChatId,
+        _: ChatRole,
+        _: &str,
+        _: &[MemoryId],
+        _: Timestamp,
+    ) -> Result<i64> {
+        unreachable!()
+    }
+    async fn chat_messages(&self, _: &ChatId, _: usize) -> Result<Vec<ChatMessage>> {
+        unreachable!()
+    }
+    async fn chat_counts(&self, _: &UserId) -> Result<ChatCounts> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
 impl Jobs for FakeStore {
     async fn claim_job(&self, _: &[JobKind], _: &str, _: Timestamp) -> Result<Option<Job>> {
         unreachable!()
@@ -282,6 +318,9 @@ impl Memories for FakeStore {
         unreachable!()
     }
     async fn memories(&self, _: &UserId, _: usize) -> Result<Vec<Memory>> {
+        unreachable!()
+    }
+    async fn add_memories(&self, _: &UserId, _: &Learned, _: Timestamp) -> Result<Vec<MemoryId>> {
         unreachable!()
     }
     async fn all_memories(&self, _: usize) -> Result<Vec<Memory>> {

@@ -6,12 +6,14 @@
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 
+pub mod chat;
 pub mod crop;
 pub mod deletion;
 pub mod extract;
 pub mod file;
 pub mod finish;
 pub mod grounding;
+pub mod learn;
 pub mod prompts;
 pub mod recall;
 pub mod reconcile;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::base::error::{Context, Kind, Result};
+use crate::domain::chat::ChatRole;
 use crate::domain::job::Lane;
 use crate::domain::memory::MemoryEvent;
 use crate::llm::{Generate, Message, Role};
@@ -135,6 +136,48 @@ pub fn decide(fact: &str, known: &[&str], lane: Lane) -> Generate {
     request(DECIDE_RULE, &examples, question, schema, 48, lane)
 }
 
+const CHAT_RULE: &str = "You talk with the person whose memories are listed. \
+Answer from these memories and from what was said in this talk, in one to three sentences, as \"you\". \
+If they do not hold the answer, say that you do not know. Never make anything up.";
+
+/// Characters of memories, and of earlier messages, in one prompt: about four
+/// hundred tokens together, which a small machine reads in seconds.
+const MEMORY_CHARACTERS: usize = 700;
+const TALK_CHARACTERS: usize = 700;
+
+/// Asks for the answer to the last of the messages `said` so far.
+pub fn chat(memories: &[&str], said: &[(ChatRole, &str)], lane: Lane) -> Generate {
+    let mut rule = String::from(CHAT_RULE);
+    rule.push_str("\nMemories:");
+    let mut room = MEMORY_CHARACTERS;
+    for memory in memories {
+        let Some(left) = room.checked_sub(memory.chars().count()) else { break };
+        room = left;
+        rule.push_str("\n- ");
+        rule.push_str(memory);
+    }
+    if room == MEMORY_CHARACTERS {
+        rule.push_str(" none that fit");
+    }
+    let mut messages: Vec<Message> = Vec::new();
+    let mut room = TALK_CHARACTERS;
+    for (place, (role, text)) in said.iter().rev().enumerate() {
+        // The question is always whole.
+        if place > 0 {
+            let Some(left) = room.checked_sub(text.chars().count()) else { break };
+            room = left;
+        }
+        let role = match role {
+            ChatRole::User => Role::User,
+            ChatRole::Assistant => Role::Assistant,
+        };
+        messages.push(Message { role, content: (*text).to_owned() });
+    }
+    messages.push(Message { role: Role::System, content: rule });
+    messages.reverse();
+    Generate { messages, schema: None, max_tokens: 256, temperature: 0.0, seed: 1, lane }
+}
+
 fn request(
     rule: &str,
     examples: &[(String, &str)],
@@ -222,5 +265,22 @@ mod tests {
         assert!(parts.len() > 1);
         assert!(parts.iter().all(|part| part.len() <= PART_CHARACTERS));
         assert_eq!(parts.join("\n"), lines.join("\n"));
+    }
+
+    #[test]
+    fn a_talk_is_cut_to_what_is_read_in_seconds() {
+        let long = "x".repeat(400);
+        let said = [
+            (ChatRole::User, long.as_str()),
+            (ChatRole::Assistant, long.as_str()),
+            (ChatRole::User, "Where do I live?"),
+        ];
+        let prompt = chat(&["You live in Bern.", &long, &long], &said, Lane::Interactive);
+        let texts: Vec<&str> = prompt.messages.iter().map(|m| m.content.as_str()).collect();
+        assert_eq!(texts.len(), 3, "the first message has no room");
+        assert!(texts[0].contains("- You live in Bern.") && texts[0].len() < 1_000);
+        assert_eq!((texts[1], texts[2]), (long.as_str(), "Where do I live?"));
+        let none = chat(&[], &said, Lane::Interactive);
+        assert!(none.messages[0].content.ends_with("none that fit"));
     }
 }

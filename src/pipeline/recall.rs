@@ -13,7 +13,8 @@ use crate::store::Store;
 /// Rank constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009).
 const RRF_K: f32 = 60.0;
 
-/// Finds memories.
+/// Finds memories. Cheap to clone.
+#[derive(Clone)]
 pub struct Recall {
     store: Arc<dyn Store>,
     index: Arc<dyn Index>,

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
+use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
-use crate::domain::ids::{ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
@@ -23,9 +24,9 @@ use crate::domain::version::{
 pub mod sqlite;
 
 /// All of the store.
-pub trait Store: Users + Conversations + Versions + Jobs + Memories + Deletions {}
+pub trait Store: Users + Conversations + Versions + Chats + Jobs + Memories + Deletions {}
 
-impl<T: Users + Conversations + Versions + Jobs + Memories + Deletions> Store for T {}
+impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Deletions> Store for T {}
 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -230,6 +231,34 @@ pub trait Versions: Send + Sync {
     async fn complete_crop(&self, lease: Lease, id: &ConversationId, crop: &Crop) -> Result<()>;
 }
 
+/// Talks with the assistant.
+#[async_trait]
+pub trait Chats: Send + Sync {
+    /// Adds a talk without messages.
+    async fn add_chat(&self, chat: &Chat) -> Result<()>;
+    /// The talk of that id.
+    async fn chat(&self, id: &ChatId) -> Result<Option<Chat>>;
+    /// The talks of `user`, the one that changed last first.
+    async fn chats(&self, user: &UserId, limit: usize) -> Result<Vec<Chat>>;
+    /// Gives a talk another title. `NotFound` without one.
+    async fn rename_chat(&self, id: &ChatId, title: &str, at: Timestamp) -> Result<()>;
+    /// Deletes a talk with its messages. `NotFound` without one.
+    async fn delete_chat(&self, id: &ChatId) -> Result<()>;
+    /// Adds a message, and returns its number. `NotFound` without the talk.
+    async fn add_chat_message(
+        &self,
+        id: &ChatId,
+        role: ChatRole,
+        content: &str,
+        memories: &[MemoryId],
+        at: Timestamp,
+    ) -> Result<i64>;
+    /// The latest messages of a talk, oldest first.
+    async fn chat_messages(&self, id: &ChatId, limit: usize) -> Result<Vec<ChatMessage>>;
+    /// The talks of `user` in figures.
+    async fn chat_counts(&self, user: &UserId) -> Result<ChatCounts>;
+}
+
 /// The job queue.
 #[async_trait]
 pub trait Jobs: Send + Sync {
@@ -277,6 +306,14 @@ pub trait Memories: Send + Sync {
         learned: &Learned,
         at: Timestamp,
     ) -> Result<()>;
+    /// Applies what was learned of `user` outside conversations, each change with
+    /// its history row. Returns the memories that are new or say more.
+    async fn add_memories(
+        &self,
+        user: &UserId,
+        learned: &Learned,
+        at: Timestamp,
+    ) -> Result<Vec<MemoryId>>;
     /// Memories of `user`, newest first.
     async fn memories(&self, user: &UserId, limit: usize) -> Result<Vec<Memory>>;
     /// Memories of everybody, newest first.

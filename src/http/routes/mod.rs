@@ -1,6 +1,7 @@
 //! The routes, one file a resource.
 
 mod audio;
+mod chat;
 mod clients;
 mod conversations;
 mod debug;
@@ -40,6 +41,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         conversations::routes(),
         memories::routes(),
         debug::routes(),
+        chat::routes(),
         audio::routes(),
     ]
 }

@@ -26,7 +26,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> (SocketAddr, Supervisor) {
     let supervisor = Supervisor::new();
     let inner = supervisor.clone();
     supervisor.once(async move {
-        serve(listener, router, &config, &Clock::system(), &inner).await.unwrap()
+        serve(listener, None, router, &config, &Clock::system(), &inner).await.unwrap()
     });
     (address, supervisor)
 }

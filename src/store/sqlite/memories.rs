@@ -31,8 +31,10 @@ impl Memories for SqliteStore {
                 conversations::one(tx, &id)?.ok_or_else(conversations::no_conversation)?;
             let version = versions::pending_memory(tx, &id)?;
             shelf::deactivate(tx, &id, at)?;
-            let changes = Changes { tx, conversation, version, learned: &learned, at };
-            learned.changes.iter().try_for_each(|change| changes.apply(change))?;
+            let user = &conversation.user_id;
+            let origin = Some((&conversation, version));
+            let changes = Changes { tx, user, origin, learned: &learned, at };
+            learned.changes.iter().try_for_each(|change| changes.apply(change).map(drop))?;
 
             let any = !learned.changes.is_empty();
             let state = if any { Progress::Completed } else { Progress::Empty };
@@ -57,6 +59,22 @@ impl Memories for SqliteStore {
             )?;
             versions::mirror(tx, &id)?;
             conversations::clear_error(tx, &id)
+        })
+        .await
+    }
+
+    async fn add_memories(
+        &self,
+        user: &UserId,
+        learned: &Learned,
+        at: Timestamp,
+    ) -> Result<Vec<MemoryId>> {
+        let (user, learned) = (user.clone(), learned.clone());
+        self.write(move |tx| {
+            let changes = Changes { tx, user: &user, origin: None, learned: &learned, at };
+            let changed: Result<Vec<_>> =
+                learned.changes.iter().map(|change| changes.apply(change)).collect();
+            Ok(changed?.into_iter().flatten().collect())
         })
         .await
     }
@@ -218,51 +236,74 @@ impl Memories for SqliteStore {
     }
 }
 
-/// What one conversation taught, on its way into the store.
+/// What was learned of a user, on its way into the store.
 struct Changes<'a> {
     tx: &'a Connection,
-    conversation: Conversation,
-    version: u32,
+    user: &'a UserId,
+    /// The conversation that taught it, and which set of its memories it makes.
+    origin: Option<(&'a Conversation, u32)>,
     learned: &'a Learned,
     at: Timestamp,
 }
 
 impl Changes<'_> {
-    fn apply(&self, change: &MemoryChange) -> Result<()> {
+    /// Applies a change; the memory that is new or says more.
+    fn apply(&self, change: &MemoryChange) -> Result<Option<MemoryId>> {
         match change {
-            MemoryChange::Add { text, vector } => self.add(text, vector),
+            MemoryChange::Add { text, vector } => self.add(text, vector).map(Some),
             MemoryChange::Update { id, text, vector } => match self.own(id)? {
-                Some(row) => self.update(&row, id, text, vector),
-                // Deleted since it was decided; the fact is no less new.
-                None => self.add(text, vector),
-            },
-            MemoryChange::Delete { id } => match self.own(id)? {
                 Some(row) => {
-                    shelf::keep(self.tx, &row, Some(self.set()))?;
-                    row.delete(self.tx, id, self.at)
+                    self.update(&row, id, text, vector)?;
+                    Ok(Some(id.clone()))
                 }
-                None => Ok(()),
+                // Deleted since it was decided; the fact is no less new.
+                None => self.add(text, vector).map(Some),
             },
+            MemoryChange::Delete { id } => {
+                if let Some(row) = self.own(id)? {
+                    self.keep(&row)?;
+                    row.delete(self.tx, id, self.at)?;
+                }
+                Ok(None)
+            }
         }
-    }
-
-    fn set(&self) -> shelf::Set<'_> {
-        (&self.conversation.id, self.version)
     }
 
     /// The row of a memory. `Forbidden` when it is somebody else's.
     fn own(&self, id: &MemoryId) -> Result<Option<Row>> {
         let row = Row::find(self.tx, id)?;
         match &row {
-            Some(row) if row.user != self.conversation.user_id => {
+            Some(row) if row.user != *self.user => {
                 Err(Error::new(Kind::Forbidden, "this memory belongs to another user"))
             }
             _ => Ok(row),
         }
     }
 
-    fn add(&self, text: &str, vector: &[f32]) -> Result<()> {
-        let (id, user) = (MemoryId::generate(), &self.conversation.user_id);
+    /// Keeps a memory as it is, to come back should the set be put away.
+    fn keep(&self, row: &Row) -> Result<()> {
+        match self.origin {
+            Some((conversation, version)) => {
+                shelf::keep(self.tx, row, Some((&conversation.id, version)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn conversation(&self) -> Option<&str> {
+        self.origin.map(|(conversation, _)| conversation.id.as_str())
+    }
+
+    fn client(&self) -> Option<&str> {
+        self.origin.map(|(conversation, _)| conversation.client_id.as_str())
+    }
+
+    fn version(&self) -> u32 {
+        self.origin.map_or(1, |(_, version)| version)
+    }
+
+    fn add(&self, text: &str, vector: &[f32]) -> Result<MemoryId> {
+        let id = MemoryId::generate();
         rows::run(
             self.tx,
             "insert into memories (id, user_id, text, conversation_id, client_id,
@@ -270,24 +311,25 @@ impl Changes<'_> {
              values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, x'', ?8)",
             params![
                 id.as_str(),
-                user.as_str(),
+                self.user.as_str(),
                 text,
-                self.conversation.id.as_str(),
-                self.conversation.client_id.as_str(),
+                self.conversation(),
+                self.client(),
                 self.learned.prompt_version,
                 self.at.millis(),
-                self.version,
+                self.version(),
             ],
         )?;
-        let row =
-            Row { seq: self.tx.last_insert_rowid(), user: user.clone(), text: text.to_owned() };
+        let seq = self.tx.last_insert_rowid();
+        let row = Row { seq, user: self.user.clone(), text: text.to_owned() };
         row.set_embedding(self.tx, vector)?;
         row.index_text(self.tx, text)?;
-        row.note(self.tx, &id, MemoryEvent::Add, None, Some(text), self.at)
+        row.note(self.tx, &id, MemoryEvent::Add, None, Some(text), self.at)?;
+        Ok(id)
     }
 
     fn update(&self, row: &Row, id: &MemoryId, text: &str, vector: &[f32]) -> Result<()> {
-        shelf::keep(self.tx, row, Some(self.set()))?;
+        self.keep(row)?;
         rows::run(
             self.tx,
             "update memories set text = ?2, conversation_id = ?3, client_id = ?4,
@@ -296,11 +338,11 @@ impl Changes<'_> {
             params![
                 row.seq,
                 text,
-                self.conversation.id.as_str(),
-                self.conversation.client_id.as_str(),
+                self.conversation(),
+                self.client(),
                 self.learned.prompt_version,
                 self.at.millis(),
-                self.version,
+                self.version(),
             ],
         )?;
         row.set_embedding(self.tx, vector)?;

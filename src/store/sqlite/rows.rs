@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Context, Kind, Result};
+use crate::domain::chat::{Chat, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, Progress, Window, WindowState};
-use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
+use crate::domain::ids::{ChatId, ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
 use crate::domain::user::{Device, User};
@@ -151,6 +152,28 @@ pub(super) fn crop(row: &Row<'_>) -> Read<Crop> {
 /// The column `conversation_id`, where it cannot be null.
 pub(super) fn conversation_id(row: &Row<'_>) -> Read<ConversationId> {
     Ok(ConversationId::from_text(text(row, "conversation_id")?))
+}
+
+pub(super) fn chat(row: &Row<'_>) -> Read<Chat> {
+    Ok(Chat {
+        id: ChatId::from_text(text(row, "id")?),
+        user_id: UserId::from_text(text(row, "user_id")?),
+        title: row.get("title")?,
+        created_at: timestamp(row, "created_at")?,
+        updated_at: timestamp(row, "updated_at")?,
+        messages: unsigned(row, "messages")?,
+    })
+}
+
+pub(super) fn chat_message(row: &Row<'_>) -> Read<ChatMessage> {
+    Ok(ChatMessage {
+        id: row.get("id")?,
+        chat_id: ChatId::from_text(text(row, "chat_id")?),
+        role: name(row, "role", ChatRole::from_name)?,
+        content: row.get("content")?,
+        memories: json(row, "memories")?,
+        at: timestamp(row, "at")?,
+    })
 }
 
 pub(super) fn job(row: &Row<'_>) -> Read<Job> {

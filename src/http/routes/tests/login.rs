@@ -288,6 +288,7 @@ const PUBLIC: &[&str] = &[
     "/",
     "/api/auth/config",
     "/api/auth/health",
+    "/api/chat/health",
     "/api/health",
     "/audio/",
     "/auth/cookie/login",

@@ -1,6 +1,7 @@
 //! The routes over a real store, recordings and ingest.
 
 mod audio;
+mod chat;
 mod conversations;
 mod debug;
 mod login;
@@ -13,6 +14,7 @@ mod versions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +22,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::base::clock::Clock;
@@ -35,7 +37,10 @@ use crate::http::health::Health;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
+use crate::llm::{Generate, LanguageModel};
+use crate::pipeline::chat::Assistant;
 use crate::pipeline::deletion::Deletion;
+use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -50,6 +55,37 @@ struct World {
     api: Arc<Api>,
     router: Router,
     clock: Clock,
+    llm: Arc<Parrot>,
+}
+
+/// A language model that says again what it hears, unless it is `away`. What it
+/// is to pick out of a transcript is the first line.
+#[derive(Default)]
+struct Parrot {
+    away: AtomicBool,
+    /// Taken to answer: held by a test, nobody is answered.
+    busy: tokio::sync::Mutex<()>,
+}
+
+#[async_trait]
+impl LanguageModel for Parrot {
+    fn name(&self) -> String {
+        "test/parrot".into()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.away.load(Ordering::Relaxed)
+    }
+
+    async fn generate(&self, request: Generate) -> Result<String> {
+        let _busy = self.busy.lock().await;
+        let heard = &request.messages.last().unwrap().content;
+        if request.schema.is_none() {
+            return Ok(format!(" You said: {heard}"));
+        }
+        let quote = heard.trim_start_matches("Transcript:").trim().lines().next();
+        Ok(json!({ "points": [{ "quote": quote, "kind": "plan", "fact": quote }] }).to_string())
+    }
 }
 
 /// Places every text on the first axis, as a test's first memory is.
@@ -103,8 +139,18 @@ impl World {
             config.clone(),
             supervisor.clone(),
         );
+        let (llm, embedder) = (Arc::new(Parrot::default()), Arc::new(FirstAxis));
+        let recall = Recall::new(store.clone(), index.clone(), embedder.clone());
+        let learner = Learner::new(store.clone(), index, embedder, llm.clone());
         let api = Arc::new(Api {
-            recall: Recall::new(store.clone(), index, Arc::new(FirstAxis)),
+            assistant: Assistant::new(
+                store.clone(),
+                recall.clone(),
+                learner,
+                llm.clone(),
+                clock.clone(),
+            ),
+            recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
             deletion: Deletion::new(
                 store.clone(),
@@ -121,7 +167,7 @@ impl World {
             supervisor,
             health: Health::default(),
         });
-        Self { fixture, router: super::router(api.clone()), api, clock }
+        Self { fixture, router: super::router(api.clone()), api, clock, llm }
     }
 
     /// A user who has logged in, by the name of `name@example.com`.

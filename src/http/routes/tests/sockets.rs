@@ -27,7 +27,7 @@ impl World {
         let clock = Clock::system();
         let supervisor = self.api.supervisor.clone();
         self.api.supervisor.once(async move {
-            server::serve(listener, router, &config, &clock, &supervisor).await.unwrap();
+            server::serve(listener, None, router, &config, &clock, &supervisor).await.unwrap();
         });
         address
     }

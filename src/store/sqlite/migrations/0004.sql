@@ -1,15 +1,20 @@
--- Files below the audio directory that are to go. Written in the transaction
--- that lets go of them and struck off once they are gone, so that a crash in
--- between neither leaves a file behind nor has it adopted again.
-create table deletions (
-    name text primary key,
-    at   integer not null
-) strict, without rowid;
+-- Talks with the assistant about one's own memories.
 
--- When the audio alone was deleted; the row and its transcript stay.
-alter table conversations add column audio_deleted_at integer;
--- The clock had not been set when it began.
-alter table conversations add column time_estimated integer not null default 0;
+create table chats (
+    id         text primary key,
+    user_id    text not null references users (id) on delete cascade,
+    title      text not null,
+    created_at integer not null,
+    updated_at integer not null
+) strict;
+create index chats_by_user on chats (user_id, updated_at);
 
-create index conversations_with_audio on conversations (started_at)
-    where audio_deleted_at is null;
+create table chat_messages (
+    id       integer primary key,
+    chat_id  text not null references chats (id) on delete cascade,
+    role     text not null,
+    content  text not null,
+    memories text not null default '[]', -- JSON: ids of the memories that were shown to the model
+    at       integer not null
+) strict;
+create index chat_messages_by_chat on chat_messages (chat_id, id);

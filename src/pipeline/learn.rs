@@ -1,0 +1,248 @@
+//! What to change in a user's memories, given what was said: extract facts,
+//! compare each with what is known, decide.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::extract::extract;
+use super::prompts;
+use crate::base::error::Result;
+use crate::domain::ids::{ConversationId, MemoryId, UserId};
+use crate::domain::job::Lane;
+use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent};
+use crate::embed::Embedder;
+use crate::index::Index;
+use crate::llm::LanguageModel;
+use crate::store::Store;
+
+/// Two facts closer than this (cosine) say the same.
+const SAME: f32 = 0.93;
+/// Below this (cosine) a known memory has nothing to do with a fact.
+const RELATED: f32 = 0.5;
+/// Known memories shown to the model for one fact.
+const CANDIDATES: usize = 4;
+
+/// Decides what is to be remembered. Cheap to clone.
+#[derive(Clone)]
+pub struct Learner {
+    store: Arc<dyn Store>,
+    index: Arc<dyn Index>,
+    embedder: Arc<dyn Embedder>,
+    llm: Arc<dyn LanguageModel>,
+}
+
+impl Learner {
+    /// With the models to ask and the places to look.
+    pub fn new(
+        store: Arc<dyn Store>,
+        index: Arc<dyn Index>,
+        embedder: Arc<dyn Embedder>,
+        llm: Arc<dyn LanguageModel>,
+    ) -> Self {
+        Self { store, index, embedder, llm }
+    }
+
+    /// Whether both models can be asked.
+    pub fn is_ready(&self) -> bool {
+        self.llm.is_ready() && self.embedder.is_ready()
+    }
+
+    /// What the `lines` that were said teach about `user`. What was learned of
+    /// `conversation` before is to be replaced by it.
+    ///
+    /// # Errors
+    /// What the models, the index and the store return.
+    pub async fn learn(
+        &self,
+        user: &UserId,
+        conversation: Option<&ConversationId>,
+        lines: &[String],
+        lane: Lane,
+    ) -> Result<Learned> {
+        let facts = extract(self.llm.as_ref(), lines, lane).await?;
+        let summary = summary(&facts);
+        let mut changes = Vec::new();
+        if !facts.is_empty() {
+            let known = Known::besides(self.store.as_ref(), user, conversation).await?;
+            let vectors = self.embedder.embed(&facts).await?;
+            if let Some(width) = vectors.first().map(Vec::len) {
+                self.store.bind_embedding(&self.embedder.name(), width).await?;
+            }
+            for (fact, vector) in facts.into_iter().zip(vectors) {
+                changes.extend(self.decide(&known, fact, vector, &changes, lane).await?);
+            }
+        }
+        Ok(Learned {
+            changes,
+            title: None,
+            summary,
+            model: self.llm.name(),
+            prompt_version: prompts::VERSION.into(),
+        })
+    }
+
+    /// What to do about one fact, given what is known.
+    async fn decide(
+        &self,
+        known: &Known,
+        fact: String,
+        vector: Vec<f32>,
+        taken: &[MemoryChange],
+        lane: Lane,
+    ) -> Result<Option<MemoryChange>> {
+        let said_already = taken.iter().any(|change| match change {
+            MemoryChange::Add { vector: other, .. }
+            | MemoryChange::Update { vector: other, .. } => cosine(&vector, other) >= SAME,
+            MemoryChange::Delete { .. } => false,
+        });
+        if said_already {
+            return Ok(None);
+        }
+        let near = known.near(self, &vector).await?;
+        if let Some((memory, likeness)) = near.first()
+            && *likeness >= SAME
+        {
+            return Ok(match known.before.contains_key(&memory.id) {
+                // It says so thanks to the set that is being replaced.
+                true => Some(MemoryChange::Update { id: memory.id.clone(), text: fact, vector }),
+                false => None,
+            });
+        }
+        let related: Vec<_> = near
+            .into_iter()
+            .filter(|(memory, likeness)| *likeness >= RELATED && !touches(taken, &memory.id))
+            .map(|(memory, _)| memory)
+            .take(CANDIDATES)
+            .collect();
+        if related.is_empty() {
+            return Ok(Some(MemoryChange::Add { text: fact, vector }));
+        }
+        let texts: Vec<&str> = related.iter().map(|memory| memory.text.as_str()).collect();
+        let answer = self.llm.generate(prompts::decide(&fact, &texts, lane)).await?;
+        let (event, number) = prompts::read_decision(&answer)?;
+        Ok(change(event, number.and_then(|n| related.get(n)), fact, vector))
+    }
+}
+
+/// What is known besides the set of memories that a conversation has now: that
+/// one is to be replaced, and what it changed will say again what it said before.
+struct Known {
+    user: UserId,
+    conversation: Option<ConversationId>,
+    own: usize,
+    before: HashMap<MemoryId, Memory>,
+}
+
+impl Known {
+    async fn besides(
+        store: &dyn Store,
+        user: &UserId,
+        conversation: Option<&ConversationId>,
+    ) -> Result<Self> {
+        let (user, mut own, mut before) = (user.clone(), 0, HashMap::new());
+        if let Some(id) = conversation {
+            own = store.conversation_memories(id).await?.len();
+            let replaced = store.replaced_memories(id).await?;
+            before = replaced.into_iter().map(|memory| (memory.id.clone(), memory)).collect();
+        }
+        Ok(Self { user, conversation: conversation.cloned(), own, before })
+    }
+
+    /// The known memories nearest to `vector`, with their likeness.
+    async fn near(&self, from: &Learner, vector: &[f32]) -> Result<Vec<(Memory, f32)>> {
+        let wanted = CANDIDATES.saturating_add(self.own);
+        let near = from.index.nearest(&self.user, vector, wanted).await?;
+        let likeness: HashMap<MemoryId, f32> = near.iter().cloned().collect();
+        let ids: Vec<MemoryId> = near.into_iter().map(|(id, _)| id).collect();
+        let found = from.store.memories_by_id(&ids).await?.into_iter();
+        Ok(found
+            .filter_map(|memory| {
+                let likeness = likeness.get(&memory.id).copied()?;
+                let own =
+                    self.conversation.is_some() && memory.conversation_id == self.conversation;
+                if own {
+                    return Some((self.before.get(&memory.id)?.clone(), likeness));
+                }
+                Some((memory, likeness))
+            })
+            .collect())
+    }
+}
+
+/// The change that a decision asks for. One that names no known memory, where it
+/// needs to, adds the fact: nothing that was learned is dropped.
+fn change(
+    event: MemoryEvent,
+    target: Option<&Memory>,
+    fact: String,
+    vector: Vec<f32>,
+) -> Option<MemoryChange> {
+    match (event, target) {
+        (MemoryEvent::None, _) => None,
+        (MemoryEvent::Update, Some(memory)) => {
+            Some(MemoryChange::Update { id: memory.id.clone(), text: fact, vector })
+        }
+        (MemoryEvent::Delete, Some(memory)) => Some(MemoryChange::Delete { id: memory.id.clone() }),
+        _ => Some(MemoryChange::Add { text: fact, vector }),
+    }
+}
+
+fn touches(taken: &[MemoryChange], memory: &MemoryId) -> bool {
+    taken.iter().any(|change| match change {
+        MemoryChange::Update { id, .. } | MemoryChange::Delete { id } => id == memory,
+        MemoryChange::Add { .. } => false,
+    })
+}
+
+/// Of two vectors of unit length.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// The facts of a conversation as a summary: each is borne out by what was said.
+fn summary(facts: &[String]) -> Option<String> {
+    const LONGEST: usize = 400;
+    let mut summary = String::new();
+    for fact in facts {
+        if !summary.is_empty() && summary.chars().count() + fact.chars().count() >= LONGEST {
+            break;
+        }
+        if !summary.is_empty() {
+            summary.push(' ');
+        }
+        summary.push_str(fact);
+    }
+    (!summary.is_empty()).then_some(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Timestamp;
+
+    fn memory(id: &str) -> Memory {
+        Memory {
+            id: MemoryId::from_text(id),
+            user_id: UserId::from_text("u"),
+            text: "Old.".into(),
+            conversation_id: None,
+            client_id: None,
+            prompt_version: "1".into(),
+            created_at: Timestamp::from_millis(0),
+            updated_at: Timestamp::from_millis(0),
+        }
+    }
+
+    #[test]
+    fn a_decision_without_its_memory_adds() {
+        let old = memory("m");
+        let decide = |event, target| change(event, target, "New.".into(), vec![1.0]);
+        assert!(matches!(
+            decide(MemoryEvent::Update, Some(&old)),
+            Some(MemoryChange::Update { .. })
+        ));
+        assert!(matches!(decide(MemoryEvent::Update, None), Some(MemoryChange::Add { .. })));
+        assert!(matches!(decide(MemoryEvent::Delete, None), Some(MemoryChange::Add { .. })));
+        assert!(decide(MemoryEvent::None, Some(&old)).is_none());
+    }
+}
