@@ -50,6 +50,8 @@ pub mod jobs;
 pub mod llm;
 pub mod models;
 pub mod pipeline;
+#[cfg(test)]
+mod planned_tests;
 pub mod recording;
 pub mod store;
 pub mod stt;

@@ -127,6 +127,14 @@ pub fn thread<F>(name: &str, work: F) -> Result<std::thread::JoinHandle<()>>
 where
     F: FnOnce() + Send + 'static,
 {
+    #[cfg(test)]
+    let work = {
+        let plan = crate::base::planned::Plan::current();
+        move || {
+            plan.iter().for_each(crate::base::planned::Plan::enter);
+            work();
+        }
+    };
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)

@@ -5,6 +5,10 @@
 pub mod convert;
 pub mod cutter;
 pub mod decode;
+#[cfg(test)]
+pub(crate) mod numbered;
+#[cfg(test)]
+mod numbered_tests;
 pub mod ogg;
 pub mod opus;
 pub mod pcm;

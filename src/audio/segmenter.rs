@@ -30,6 +30,16 @@ impl Segmenter {
         segmenter
     }
 
+    /// Lets the detector hear what comes before the first sample, so that it
+    /// judges as if it had never stopped: speech that a window ended in the
+    /// middle of goes on, where a new detector would wait for its next onset.
+    pub fn hear_before(&mut self, samples: &[i16]) {
+        let vad = self.vad.get_or_insert_with(|| Box::new(Vad::new(self.mode)));
+        for frame in samples.as_chunks::<FRAME>().0 {
+            vad.judge(frame);
+        }
+    }
+
     /// Takes 16 kHz mono samples and appends the windows that end to `windows`.
     pub fn push(&mut self, mut samples: &[i16], windows: &mut Vec<NewWindow>) {
         let vad = self.vad.get_or_insert_with(|| Box::new(Vad::new(self.mode)));
@@ -138,6 +148,21 @@ mod tests {
         segmenter.push(&sound, &mut windows);
         assert_eq!(windows[0].seq, 2);
         assert!(windows[0].spans[0].start >= 160_000);
+    }
+
+    #[test]
+    fn the_end_of_speech_after_a_cut_is_not_lost() {
+        // A word ends 0.1 s after the place where a window was cut.
+        let mut sound = speech(7.1);
+        sound.resize(sound.len() + 32_000, 0);
+        let cut = 7 * 16_000 / FRAME * FRAME;
+        let mut segmenter = Segmenter::resume(&config::Transcribe::default(), cut as u64, 1);
+        segmenter.hear_before(&sound[..cut]);
+        let mut windows = Vec::new();
+        segmenter.push(&sound[cut..], &mut windows);
+        windows.extend(segmenter.finish());
+        let span = windows.first().and_then(|window| window.spans.first()).expect("a window");
+        assert!(span.start == cut as u64 && span.end >= 71 * 1_600, "{span:?}");
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod error;
 pub mod paced;
+pub mod planned;
 pub mod system;
 pub mod telemetry;
 pub mod tls;

@@ -289,6 +289,9 @@ impl Jobs for FakeStore {
     async fn void_leases(&self, _: bool, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
+    async fn take_back(&self, _: &str, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
     async fn job_counts(&self) -> Result<JobCounts> {
         unreachable!()
     }

@@ -7,6 +7,7 @@ use super::Ingest;
 use super::clients::{Client, CurrentConversation};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
+use crate::base::planned;
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
@@ -63,7 +64,9 @@ impl Open {
         );
         ingest.open_ids().insert(id.clone());
         let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
+        planned::before("opening a conversation")?;
         open_row(ingest, &conversation).await?;
+        planned::after("opening a conversation")?;
         let recorder = match ingest.recordings.create(&conversation).await {
             Ok(recorder) => recorder,
             Err(error) => {
@@ -133,15 +136,14 @@ impl Open {
         listed.client.conversation().take();
         pending.extend(last);
         let (samples, error) = recorder.close().await;
-        if let Some(error) = error {
-            tracing::error!(conversation = %listed.id, "the end of a recording is not on disk: {}", error.report());
-            // What is not there cannot be transcribed.
-            for window in &mut pending {
-                window.spans.retain(|span| span.end <= samples);
-            }
-            pending.retain(|window| !window.spans.is_empty());
+        match error {
+            None => listed.close_row(samples, &pending, reason).await,
+            // It may have come to disk all the same: the sweep goes by the file.
+            Some(error) => tracing::error!(
+                conversation = %listed.id,
+                "the end of a recording may not be on disk, left to the sweep: {}", error.report()
+            ),
         }
-        listed.close_row(samples, &pending, reason).await;
     }
 }
 
@@ -195,7 +197,9 @@ impl Listed {
         at: Timestamp,
     ) -> Result<()> {
         let Self { ingest, id, .. } = self;
+        planned::before("closing a conversation")?;
         ingest.store.close_conversation(id, samples, windows, reason, at).await?;
+        planned::after("closing a conversation")?;
         ingest.wake.wake();
         tracing::info!(
             conversation = %id,

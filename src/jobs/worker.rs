@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Wake;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::domain::job::{Job, JobKind};
 use crate::store::Store;
 
@@ -96,6 +97,7 @@ impl Worker {
     /// When the store cannot be reached; the supervisor starts it again.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         let mut wakes = self.wake.listen();
+        self.take_back().await?;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -110,6 +112,19 @@ impl Worker {
         }
     }
 
+    /// Puts back a job that an earlier run of this worker still holds, because
+    /// the store could not be told how it ended.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn take_back(&self) -> Result<()> {
+        let jobs = self.store.take_back(&self.owner, self.clock.now()).await?;
+        if jobs > 0 {
+            tracing::warn!(worker = self.name, jobs, "put back what was left half done");
+        }
+        Ok(())
+    }
+
     /// Does one job; false when none is due.
     ///
     /// # Errors
@@ -119,9 +134,11 @@ impl Worker {
             return Ok(false);
         }
         let kinds = self.handler.kinds();
+        planned::before("claiming a job")?;
         let Some(job) = self.store.claim_job(kinds, &self.owner, self.clock.now()).await? else {
             return Ok(false);
         };
+        planned::after("claiming a job")?;
         let started = self.clock.monotonic();
         // A job that ended the process each time was claimed but never failed.
         let outcome = if job.attempts > self.retry.max_attempts {
@@ -146,11 +163,13 @@ impl Worker {
         let retry_at = self.retry.next(job.attempts, error, now);
         let report = error.report();
         let (kind, attempt) = (job.kind.as_str(), job.attempts);
+        planned::before("giving a job back")?;
         match self.store.fail_job(job.lease(), &report, retry_at, now).await {
             // Somebody else holds the job by now: this outcome is void.
             Err(stale) if stale.kind() == Kind::Conflict => return Ok(()),
             other => other?,
         }
+        planned::after("giving a job back")?;
         match retry_at {
             // Whatever failed has said so itself; this only tells what follows.
             Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::audio::vad::{FRAME, Vad};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{SAMPLE_RATE, Span};
 use crate::domain::job::{Job, JobKind, Payload};
@@ -94,7 +95,9 @@ impl Handler for Crop {
             Some(name)
         };
         let crop = version::Crop { audio_path, spans, at: self.clock.now() };
+        planned::before("keeping a crop")?;
         self.store.complete_crop(job.lease(), id, &crop).await?;
+        planned::after("keeping a crop")?;
         tracing::debug!(conversation = %id, seconds = crop.duration_seconds(), "cropped");
         Ok(())
     }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{Progress, Window, WindowState};
 use crate::domain::ids::ConversationId;
@@ -70,7 +71,9 @@ impl Handler for Finish {
         let version = unsettled(&versions).ok_or_else(gone)?;
         let windows = self.store.version_windows(id, version).await?;
         let settled = self.settle(id, version, &windows).await?;
+        planned::before("settling a conversation")?;
         self.store.finish_conversation(job.lease(), id, &settled, self.clock.now()).await?;
+        planned::after("settling a conversation")?;
         let transcription = settled.transcription.as_str();
         tracing::info!(conversation = %id, version, transcription, "transcribed");
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::extract::extract;
 use super::prompts;
 use crate::base::error::Result;
+use crate::base::planned;
 use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::job::Lane;
 use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent};
@@ -59,12 +60,16 @@ impl Learner {
         lines: &[String],
         lane: Lane,
     ) -> Result<Learned> {
+        planned::before("asking for the facts")?;
         let facts = extract(self.llm.as_ref(), lines, lane).await?;
+        planned::after("asking for the facts")?;
         let summary = summary(&facts);
         let mut changes = Vec::new();
         if !facts.is_empty() {
             let known = Known::besides(self.store.as_ref(), user, conversation).await?;
+            planned::before("embedding the facts")?;
             let vectors = self.embedder.embed(&facts).await?;
+            planned::after("embedding the facts")?;
             if let Some(width) = vectors.first().map(Vec::len) {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }

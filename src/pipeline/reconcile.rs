@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::deletion::Deletion;
 use crate::audio::segmenter::Segmenter;
+use crate::audio::vad::FRAME;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
+use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{CloseReason, Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::ConversationId;
@@ -28,6 +30,8 @@ use crate::store::Store;
 
 /// Samples read at a time: a minute, so that hours of audio take little memory.
 const PIECE: u64 = 60 * SAMPLE_RATE as u64;
+/// What the detector hears again before it goes on: more than it looks back on.
+const LEAD: u64 = 300 * FRAME as u64;
 
 /// Tells which conversations have a live source. The sweep leaves those alone.
 #[async_trait]
@@ -120,7 +124,9 @@ impl Sweep {
             }
         }
         self.remove_orphans().await?;
+        planned::before("queueing lost work")?;
         swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
+        planned::after("queueing lost work")?;
         if swept != Swept::default() {
             self.wake.wake();
         }
@@ -162,9 +168,10 @@ impl Sweep {
                 name,
                 origin.started_at,
             );
-            if self.store.adopt_conversation(&conversation).await? {
-                adopted += 1;
-            }
+            planned::before("adopting a recording")?;
+            let new = self.store.adopt_conversation(&conversation).await?;
+            planned::after("adopting a recording")?;
+            adopted += usize::from(new);
         }
         Ok(adopted)
     }
@@ -182,6 +189,10 @@ impl Sweep {
             known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
         let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
         let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
+        if from > 0 && from <= samples {
+            let lead = Span { start: from - from.min(LEAD), end: from };
+            segmenter.hear_before(&self.recordings.read(name, &[lead]).await?);
+        }
         let mut tail = Vec::new();
         let mut at = from;
         while at < samples {
@@ -192,8 +203,10 @@ impl Sweep {
         }
         tail.extend(segmenter.finish());
         let now = self.clock.now();
+        planned::before("closing what was left open")?;
         self.store
             .close_conversation(&conversation.id, samples, &tail, CloseReason::Sweep, now)
-            .await
+            .await?;
+        planned::after("closing what was left open")
     }
 }

@@ -8,6 +8,7 @@ use super::finish::transcript;
 use super::learn::Learner;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::domain::conversation::Progress;
 use crate::domain::job::{Job, JobKind, Payload};
 use crate::domain::transcript::plain_text;
@@ -50,7 +51,9 @@ impl Handler for Remember {
         let user = &conversation.user_id;
         let mut learned = self.learner.learn(user, Some(id), &lines, job.lane).await?;
         learned.title = title(&plain_text(&segments));
+        planned::before("keeping memories")?;
         self.store.complete_memories(job.lease(), id, &learned, self.clock.now()).await?;
+        planned::after("keeping memories")?;
         tracing::info!(conversation = %id, changes = learned.changes.len(), "remembered");
         Ok(())
     }

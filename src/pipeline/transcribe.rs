@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::domain::conversation::{SAMPLE_RATE, Span, WindowState};
 use crate::domain::job::{Job, JobKind, Payload};
 use crate::domain::transcript::{Segment, Word};
@@ -56,10 +57,15 @@ impl Handler for Transcribe {
         } else {
             let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
             let speech = Speech { samples, lane: job.lane, language: None };
+            planned::before("asking the speech engine")?;
             let transcript = self.stt.transcribe(speech).await?;
+            planned::after("asking the speech engine")?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };
-        self.store.complete_window(job.lease(), *id, &segments, &engine, self.clock.now()).await
+        planned::before("keeping a transcript")?;
+        let now = self.clock.now();
+        self.store.complete_window(job.lease(), *id, &segments, &engine, now).await?;
+        planned::after("keeping a transcript")
     }
 }
 

@@ -7,6 +7,8 @@ use std::io::{ErrorKind, Result};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::base::planned;
+
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
@@ -68,7 +70,12 @@ impl Files for Disk {
             Use::Repair => options.read(true).write(true),
             Use::Read => options.read(true),
         };
-        Ok(Box::new(options.open(self.0.join(name))?))
+        let open = || options.open(self.0.join(name));
+        let file = match purpose {
+            Use::Create => planned::around_io("creating a file", open)?,
+            Use::Repair | Use::Read => open()?,
+        };
+        Ok(Box::new(file))
     }
 
     fn list(&self) -> Result<Vec<Entry>> {
@@ -88,15 +95,17 @@ impl Files for Disk {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
-        std::fs::rename(self.0.join(from), self.0.join(to))
+        planned::around_io("renaming a file", || {
+            std::fs::rename(self.0.join(from), self.0.join(to))
+        })
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        std::fs::remove_file(self.0.join(name))
+        planned::around_io("removing a file", || std::fs::remove_file(self.0.join(name)))
     }
 
     fn sync_names(&self) -> Result<()> {
-        File::open(&self.0)?.sync_all()
+        planned::around_io("syncing the names", || File::open(&self.0)?.sync_all())
     }
 }
 
@@ -119,14 +128,14 @@ impl Handle for File {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.write_all_at(bytes, at)
+        planned::around_io("writing", || self.write_all_at(bytes, at))
     }
 
     fn set_len(&self, bytes: u64) -> Result<()> {
-        File::set_len(self, bytes)
+        planned::around_io("cutting a file", || File::set_len(self, bytes))
     }
 
     fn sync(&self) -> Result<()> {
-        self.sync_data()
+        planned::around_io("syncing", || self.sync_data())
     }
 }

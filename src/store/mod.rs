@@ -279,6 +279,9 @@ pub trait Jobs: Send + Sync {
     /// Puts every leased job back: at start, no earlier process holds anything.
     /// `uncount` takes the attempt back too (an orderly shutdown).
     async fn void_leases(&self, uncount: bool, at: Timestamp) -> Result<usize>;
+    /// Puts back what `owner` holds: it starts anew, and has forgotten. Returns
+    /// how many.
+    async fn take_back(&self, owner: &str, at: Timestamp) -> Result<usize>;
     /// Jobs by state.
     async fn job_counts(&self) -> Result<JobCounts>;
     /// When the earliest ready job of `kinds` is due.

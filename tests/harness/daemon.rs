@@ -112,9 +112,34 @@ impl Daemon {
 
     /// Ends the daemon as a power cut would, and starts it again on its state.
     pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// Ends the daemon as a power cut would.
+    pub fn kill(&mut self) {
         self.child.kill().expect("kill");
         let _ = self.child.wait();
+    }
+
+    /// Starts the daemon again on its state.
+    pub fn restart(&mut self) {
         (self.child, self.url, self.sources) = launch(self.dir.path(), &self.env);
+    }
+
+    /// Starts the daemon on its state and ends it so soon that it may not be up.
+    #[allow(dead_code, reason = "for the oracle, which shares this harness")]
+    pub fn start_and_kill_after(&mut self, soon: Duration) {
+        self.child = spawn(self.dir.path(), &self.env);
+        std::thread::sleep(soon);
+        self.kill();
+    }
+
+    /// Leaves the directory where it is, and says where, for a look at it.
+    #[allow(dead_code, reason = "for the oracle, which shares this harness")]
+    pub fn keep(&mut self) {
+        self.dir.disable_cleanup(true);
+        println!("kept: {}", self.dir.path().display());
     }
 
     /// Asks the daemon to stop, and waits until it has.
@@ -165,17 +190,7 @@ impl Drop for Daemon {
 type Launched = (Child, String, HashMap<String, String>);
 
 fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    let mut child = Command::new(program("friend-lite"))
-        .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
-        .arg(dir.join("state"))
-        // A configuration of the person who runs the tests must not reach them.
-        .args(["--config", "/dev/null"])
-        .envs(env.iter().cloned())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .expect("the daemon");
+    let mut child = spawn(dir, env);
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let mut sources = HashMap::new();
     for line in stdout.lines() {
@@ -192,4 +207,18 @@ fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
         "the daemon did not start:\n{}",
         std::fs::read_to_string(dir.join("log")).unwrap_or_default()
     );
+}
+
+fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new(program("friend-lite"))
+        .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
+        .arg(dir.join("state"))
+        // A configuration of the person who runs the tests must not reach them.
+        .args(["--config", "/dev/null"])
+        .envs(env.iter().cloned())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the daemon")
 }

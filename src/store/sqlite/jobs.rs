@@ -84,6 +84,19 @@ impl Jobs for SqliteStore {
         .await
     }
 
+    async fn take_back(&self, owner: &str, at: Timestamp) -> Result<usize> {
+        let owner = owner.to_owned();
+        self.write(move |tx| {
+            rows::run(
+                tx,
+                "update jobs set state = 'ready', owner = null, updated_at = ?2
+                 where state = 'leased' and owner = ?1",
+                params![owner, at.millis()],
+            )
+        })
+        .await
+    }
+
     async fn job_counts(&self) -> Result<JobCounts> {
         self.read(|db| {
             let mut counts = JobCounts::default();

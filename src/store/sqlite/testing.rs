@@ -96,12 +96,16 @@ pub(crate) fn learned(changes: &[MemoryChange]) -> Learned {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        // In memory where the system has such a place: each commit is synced.
-        let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let dir = dir.unwrap();
+        let dir = Self::directory();
         let store = SqliteStore::open(&dir.path().join("state"), Access::Exclusive).unwrap();
         Self { store, dir }
+    }
+
+    /// In memory where the system has such a place: each commit is synced.
+    pub(crate) fn directory() -> TempDir {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        dir.unwrap()
     }
 
     /// Closes the store and opens it again, as after a restart.

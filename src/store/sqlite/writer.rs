@@ -7,6 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::planned;
 use crate::supervisor;
 
 /// Writes that may wait for the thread before callers do.
@@ -77,6 +78,6 @@ fn transact<T>(
     // writes in between.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let value = work(&tx)?;
-    tx.commit()?;
+    planned::around("committing", || Ok(tx.commit()?))?;
     Ok(value)
 }

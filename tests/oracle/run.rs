@@ -1,0 +1,288 @@
+//! One run: stream, kill, look at the disk, start again; then count.
+//!
+//! What had been synced when a kill came is read from the disk while the daemon
+//! is dead. A SIGKILL takes nothing that was written (the system's cache stays),
+//! so all that the files hold counts, synced or not: the stricter rule. A second
+//! counts once all of its hundred blocks are there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use friend_lite::engine::{LLAMA, WHISPER};
+use friend_lite::recording::Recordings;
+
+use crate::device::{Device, Target};
+use crate::harness::client::Client;
+use crate::harness::daemon::Daemon;
+use crate::numbered::{self, BLOCKS, Block};
+
+/// Devices at once, each of a user of its own.
+const DEVICES: u16 = 3;
+/// How many times faster than real time they talk.
+const SPEED: f64 = 12.0;
+/// Longest wait for the last transcript.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of a WAV file before its samples.
+const HEADER: u64 = 44;
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    Daemon,
+    Engine,
+    Both,
+}
+
+impl fmt::Display for Victim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Daemon => "the daemon",
+            Self::Engine => "the engine",
+            Self::Both => "either or both",
+        })
+    }
+}
+
+/// The four figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    synced: usize,
+    found: usize,
+    lost: usize,
+    duplicated: usize,
+}
+
+/// The second a block belongs to.
+fn second_of(block: &Block) -> (u16, u32) {
+    (block.device, block.number / BLOCKS)
+}
+
+impl Tally {
+    /// Compares what was on disk with how often each block is in the transcripts.
+    fn of(disk: &BTreeSet<Block>, told: &BTreeMap<Block, u32>) -> Self {
+        let mut blocks: BTreeMap<(u16, u32), u32> = BTreeMap::new();
+        for block in disk {
+            *blocks.entry(second_of(block)).or_default() += 1;
+        }
+        let synced: Vec<_> = blocks.into_iter().filter(|(_, n)| *n == BLOCKS).collect();
+        let told_whole = |(device, second): (u16, u32)| {
+            let first = second * BLOCKS;
+            (first..first + BLOCKS).all(|number| told.contains_key(&Block { device, number }))
+        };
+        let found = synced.iter().filter(|(second, _)| told_whole(*second)).count();
+        let twice = told.iter().filter(|(_, times)| **times > 1).map(|(block, _)| second_of(block));
+        Self {
+            synced: synced.len(),
+            found,
+            lost: synced.len() - found,
+            duplicated: twice.collect::<BTreeSet<_>>().len(),
+        }
+    }
+
+    pub fn is_perfect(self) -> bool {
+        self.synced > 0 && self.lost == 0 && self.duplicated == 0
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.synced += other.synced;
+        self.found += other.found;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { synced, found, lost, duplicated } = self;
+        write!(f, "seconds synced {synced}, found {found}, lost {lost}, duplicated {duplicated}")
+    }
+}
+
+/// Streams, kills `victim` that many times, and counts.
+pub async fn run(victim: Victim, kills: u32, seed: u64) -> Tally {
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = tempfile::tempdir().unwrap();
+    let mut daemon = start(place.path());
+    let (url, urls) = watch::channel(daemon.url.clone());
+    let end = CancellationToken::new();
+    let mut users = Vec::new();
+    let mut devices = tokio::task::JoinSet::new();
+    for number in 0..DEVICES {
+        let user = daemon.user(&format!("user{number}@example.com")).await;
+        let target = Target { url: urls.clone(), token: user.token.clone(), end: end.clone() };
+        devices.spawn(Device::new(number, target, seed, SPEED).run());
+        users.push(user);
+    }
+    let mut disk = Disk::default();
+    let mut done = 0;
+    while done < kills {
+        tokio::time::sleep(Duration::from_millis(random.random_range(200..1_500))).await;
+        let (the_daemon, the_engine) = match victim {
+            Victim::Daemon => (true, false),
+            Victim::Engine => (false, true),
+            Victim::Both => [(true, true), (true, false), (false, true)][random.random_range(0..3)],
+        };
+        let killed = the_engine && kill_engine(&daemon);
+        if the_daemon {
+            daemon.kill();
+        }
+        disk.read(&daemon.state_dir().join("audio"));
+        if the_daemon {
+            // Now and then it dies again before it is up.
+            while random.random_bool(0.2) {
+                let soon = Duration::from_millis(random.random_range(0..150));
+                daemon.start_and_kill_after(soon);
+                disk.read(&daemon.state_dir().join("audio"));
+            }
+            daemon.restart();
+            url.send_replace(daemon.url.clone());
+        }
+        done += u32::from(killed || the_daemon);
+    }
+    end.cancel();
+    devices.join_all().await;
+
+    let told = transcripts(&daemon, &users).await;
+    assert!(daemon.stop().success(), "the last stop is in order");
+    disk.read(&daemon.state_dir().join("audio"));
+    nothing_left(&daemon.state_dir());
+    let tally = Tally::of(&disk.blocks, &told);
+    if !tally.is_perfect() {
+        report(&disk.blocks, &told);
+        daemon.keep();
+    }
+    tally
+}
+
+/// A daemon whose speech engine is this program.
+fn start(place: &Path) -> Daemon {
+    let (engines, models) = (place.join("engines"), place.join("models"));
+    for dir in [&engines, &models] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let this = std::env::current_exe().unwrap();
+    // The other engine has to be there; with memory off it is never started.
+    for engine in [WHISPER, LLAMA] {
+        std::os::unix::fs::symlink(&this, engines.join(engine)).unwrap();
+    }
+    let model = models.join("numbers.bin");
+    std::fs::write(&model, "the stand-in needs none").unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    Daemon::without_models(
+        &models,
+        &[
+            ("ENGINES__DIR", &text(&engines)),
+            ("STT__MODEL", &text(&model)),
+            ("MEMORY__ENABLED", "false"),
+            ("RECORDING__SYNC_INTERVAL", "100ms"),
+            // Faster than real time, so that windows are cut while all is alive.
+            ("TRANSCRIBE__WINDOW_MIN", "3s"),
+            ("TRANSCRIBE__WINDOW_MAX", "7s"),
+            ("CONVERSATION__SILENCE_TIMEOUT", "4s"),
+            ("JOBS__RETRY_PAUSE", "50ms"),
+            ("JOBS__MAX_ATTEMPTS", "25"),
+            ("JOBS__SWEEP_INTERVAL", "1s"),
+        ],
+    )
+}
+
+/// Whether there was an engine to kill.
+fn kill_engine(daemon: &Daemon) -> bool {
+    let engines = daemon.engines(WHISPER);
+    for pid in &engines {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    !engines.is_empty()
+}
+
+/// What the recordings hold.
+#[derive(Default)]
+struct Disk {
+    blocks: BTreeSet<Block>,
+    /// Bytes of each file that have been looked at.
+    read: HashMap<std::ffi::OsString, u64>,
+}
+
+impl Disk {
+    /// Takes in what has been written since the last time.
+    fn read(&mut self, dir: &Path) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            // What is made from recordings is no recording.
+            if Recordings::origin(&entry.file_name().to_string_lossy()).is_none() {
+                continue;
+            }
+            let file = File::open(entry.path()).unwrap();
+            let length = file.metadata().unwrap().len();
+            let from = self.read.entry(entry.file_name()).or_insert(HEADER);
+            let mut bytes = vec![0; usize::try_from(length.saturating_sub(*from)).unwrap()];
+            file.read_exact_at(&mut bytes, *from).unwrap();
+            let samples: Vec<i16> =
+                bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+            self.blocks.extend(numbered::blocks(&samples));
+            // A block at the end may be half there: look at it again.
+            let whole = samples.len().saturating_sub(numbered::BLOCK) as u64 * 2;
+            *from += whole;
+        }
+    }
+}
+
+/// Waits until everything is transcribed; how often each block is told.
+async fn transcripts(daemon: &Daemon, users: &[Client]) -> BTreeMap<Block, u32> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = BTreeMap::new();
+    for user in users {
+        let user = Client { url: daemon.url.clone(), ..user.clone() };
+        let conversations = loop {
+            let page = user.get("/api/conversations?view=list&limit=1000").await;
+            let all = page["conversations"].as_array().unwrap().clone();
+            assert!(all.len() < 1_000, "more conversations than one page holds");
+            let waits = |c: &&Value| c["transcription_status"] == "PENDING";
+            match all.iter().find(waits) {
+                None => break all,
+                Some(one) => assert!(Instant::now() < deadline, "not transcribed: {one}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        for conversation in conversations {
+            assert_ne!(conversation["transcription_status"], "FAILED", "{conversation}");
+            for segment in conversation["transcript"].as_array().unwrap() {
+                numbered::count(segment["text"].as_str().unwrap(), &mut told);
+            }
+        }
+    }
+    told
+}
+
+/// No job and no window is left waiting, held or given up.
+fn nothing_left(state: &Path) {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let db = rusqlite::Connection::open_with_flags(state.join("friend-lite.db"), flags).unwrap();
+    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("select count(*) from jobs where state <> 'done'"), 0, "jobs left");
+    assert_eq!(number("select count(*) from windows where state <> 'done'"), 0, "windows left");
+    assert_eq!(number("select count(*) from conversations where ended_at is null"), 0);
+    let verdict: String = db.query_row("pragma quick_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+}
+
+/// Names what went wrong, for whoever has to find out why.
+fn report(disk: &BTreeSet<Block>, told: &BTreeMap<Block, u32>) {
+    let missing: Vec<Block> = disk.iter().filter(|b| !told.contains_key(b)).copied().collect();
+    let twice: Vec<Block> = told.iter().filter(|(_, n)| **n > 1).map(|(b, _)| *b).collect();
+    println!("on disk and not told: {}", numbered::to_text(&missing));
+    println!("told twice: {}", numbered::to_text(&twice));
+}
