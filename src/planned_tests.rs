@@ -32,7 +32,7 @@ use crate::llm::{Generate, LanguageModel};
 use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::learn::Learner;
-use crate::pipeline::reconcile::{LiveConversations, Sweep, Swept};
+use crate::pipeline::reconcile::{Sweep, Swept};
 use crate::pipeline::remember::Remember;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::{Format, Recordings};
