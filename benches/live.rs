@@ -31,7 +31,7 @@ mod harness;
 
 use harness::daemon::Daemon;
 use harness::process::{cpu, resident};
-use harness::speech;
+use harness::{opus, speech};
 
 /// What a stream sends, one entry a frame, and the time between them.
 #[derive(Clone)]
@@ -56,6 +56,12 @@ impl Feed {
             vec![Message::text(header), Message::binary(bytes)]
         });
         Self::new(frames.collect(), milliseconds)
+    }
+
+    fn opus(milliseconds: usize) -> Self {
+        let (reading, _) = speech::reading(1.0);
+        let packets = opus::packets(&reading, 16 * milliseconds).into_iter();
+        Self::new(packets.map(|packet| vec![Message::binary(packet)]).collect(), milliseconds)
     }
 
     fn new(frames: Vec<Vec<Message>>, milliseconds: usize) -> Self {
@@ -278,6 +284,7 @@ fn main() {
         if wanted("late") {
             pin(std::process::id(), "1");
             lateness("PCM frames of 20 ms", "ws_pcm", 200, &Feed::bare(20)).await;
+            lateness("Opus packets of 20 ms", "ws_omi", 100, &Feed::opus(20)).await;
         }
     });
 }

@@ -33,6 +33,7 @@ use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::finish::Finish;
+use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::Sweep;
@@ -107,6 +108,7 @@ impl App {
         };
 
         // No earlier process holds anything any more.
+        sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
 
@@ -138,6 +140,8 @@ impl App {
             index.clone(),
             engines.embedder.clone(),
             engines.llm.clone(),
+            config.memory.deadline.get(),
+            clock.clone(),
         );
         start_workers(
             &config,
@@ -190,6 +194,7 @@ impl App {
 
         let recall = Recall::new(store.clone(), index, engines.embedder.clone());
         let api = Arc::new(Api {
+            speech: engines.stt.clone(),
             assistant: Assistant::new(
                 store.clone(),
                 recall.clone(),
@@ -287,7 +292,7 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
 
 #[allow(clippy::too_many_arguments)]
 fn start_workers(
-    config: &Config,
+    config: &Arc<Config>,
     supervisor: &Supervisor,
     store: &Arc<dyn Store>,
     engines: &Engines,
@@ -303,13 +308,16 @@ fn start_workers(
         &config.cropping,
         clock.clone(),
     );
+    let import =
+        Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
     let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
     let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 5] = [
+        ("import", Arc::new(import)),
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
@@ -323,6 +331,16 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
+}
+
+/// Removes what uploads that never arrived whole have left.
+async fn sweep_spool(store: &dyn Store, recordings: &Recordings) -> Result<()> {
+    let needed = store.spooled_uploads().await?.into_iter().collect();
+    let swept = recordings.spool().sweep(needed).await?;
+    if swept > 0 {
+        tracing::info!(swept, "removed unfinished uploads");
+    }
+    Ok(())
 }
 
 /// Makes the daemon known on the local network. Without that it does its work
@@ -445,6 +463,7 @@ fn settings(
         model,
         threads,
         nice: config.engines.nice,
+        start_timeout: config.engines.start_timeout.get(),
         idle_timeout: config.engines.idle_timeout.get(),
         deadline: deadline.get(),
     })

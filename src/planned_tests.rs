@@ -172,7 +172,14 @@ impl Process {
             clock.clone(),
         );
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
-        let learner = Learner::new(store.clone(), index, Arc::new(OneFact), Arc::new(OneFact));
+        let learner = Learner::new(
+            store.clone(),
+            index,
+            Arc::new(OneFact),
+            Arc::new(OneFact),
+            config.memory.deadline.get(),
+            clock.clone(),
+        );
         let handlers: [Arc<dyn Handler>; 4] = [
             Arc::new(Transcribe::new(
                 store.clone(),

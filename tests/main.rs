@@ -12,4 +12,5 @@ mod layers;
 mod memory;
 mod odd_input;
 mod quality;
+mod uploads;
 mod wearable;

@@ -37,6 +37,7 @@ fn model(file: &str) -> LlamaEngine {
         model: models_dir().join(file),
         threads: 1,
         nice: 0,
+        start_timeout: Duration::from_secs(180),
         idle_timeout: Duration::from_secs(60),
         deadline: Duration::from_secs(600),
     };

@@ -22,14 +22,15 @@ use super::clock::Clock;
 
 /// Time between two reads on the beat: with what a busy machine adds, no frame
 /// waits for 100 ms.
-pub const BEAT: Duration = Duration::from_millis(60);
-/// More bytes than this in one beat are no live stream: five times what 48 kHz
-/// stereo makes would have to wait for room in the kernel's buffer.
+pub const BEAT: Duration = Duration::from_millis(50);
+/// More bytes than this in one beat are no live stream: 48 kHz stereo makes a
+/// fifth of it. Whoever sends faster would have to wait for room in the kernel's
+/// buffer.
 const BURST: usize = 48 * 1024;
 /// Reads in the time of one second that make a stream live.
 const LIVELY: u32 = 8;
 /// Beats without a byte after which the socket is waited for as usual: a second.
-const SILENT: u32 = 16;
+const SILENT: u32 = 20;
 
 /// Permits the beat on one socket. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -340,7 +341,7 @@ mod tests {
         expect(&mut paced, 0, 60).await;
         assert!(paced.is_on_beat());
         let reads = expect(&mut paced, 60, 180).await;
-        assert!((40..=42).contains(&reads), "three frames a beat, but {reads} reads for 120");
+        assert!((47..=50).contains(&reads), "a read a beat, 48, not {reads}");
         expect(&mut paced, 180, 200).await;
         expect(&mut paced, 0, 1).await;
         assert!(!paced.is_on_beat());

@@ -146,6 +146,9 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         // One is enough for hundreds of streams, and spares waking a second for
         // each frame; disk and database have threads of their own.
         .worker_threads(1)
+        // Each costs memory for as long as it is used: two hundred recordings that
+        // sync at once wait in line instead.
+        .max_blocking_threads(32)
         .thread_name("friend-lite")
         .enable_all()
         .build()

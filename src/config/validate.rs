@@ -123,7 +123,11 @@ impl Config {
             ("llm.deadline", self.llm.deadline),
             ("embed.deadline", self.embed.deadline),
             ("engines.idle_timeout", self.engines.idle_timeout),
+            ("engines.start_timeout", self.engines.start_timeout),
+            ("memory.deadline", self.memory.deadline),
             ("jobs.sweep_interval", self.jobs.sweep_interval),
+            ("uploads.max_length", self.uploads.max_length),
+            ("uploads.timeout", self.uploads.timeout),
         ] {
             positive(key, deadline.get())?;
         }
@@ -142,6 +146,13 @@ impl Config {
                 || format!("`{source}` is not one of path, https, registry"),
             )?;
         }
+        let (file, request) = (self.uploads.max_file_mib, self.uploads.max_request_mib);
+        require((1..=1 << 20).contains(&file), "uploads.max_file_mib", || {
+            "must be 1 to 1048576 MiB".into()
+        })?;
+        require((file..=1 << 20).contains(&request), "uploads.max_request_mib", || {
+            format!("must be {file}, the largest file, to 1048576 MiB")
+        })?;
         require(self.jobs.max_attempts >= 1, "jobs.max_attempts", || "must be at least 1".into())
     }
 }

@@ -125,6 +125,8 @@ named!(
         Silence = "silence",
         /// It reached the longest allowed length.
         MaxLength = "max-length",
+        /// The end of an uploaded file.
+        EndOfFile = "end-of-file",
         /// The daemon stopped.
         Shutdown = "shutdown",
         /// Found open with its source gone.

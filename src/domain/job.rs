@@ -10,6 +10,8 @@ use crate::base::clock::Timestamp;
 named!(
     /// What a job does.
     JobKind {
+        /// Records an uploaded file.
+        Import = "import",
         /// Turns one window into text.
         Transcribe = "transcribe",
         /// Settles a closed conversation whose windows are all done.

@@ -6,5 +6,6 @@ pub mod ids;
 pub mod job;
 pub mod memory;
 pub mod transcript;
+pub mod upload;
 pub mod user;
 pub mod version;

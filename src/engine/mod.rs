@@ -43,6 +43,8 @@ pub struct Settings {
     pub threads: usize,
     /// Niceness, 0 to 19.
     pub nice: i32,
+    /// Time it has to load its model.
+    pub start_timeout: Duration,
     /// The engine is ended after this long without a request.
     pub idle_timeout: Duration,
     /// Time for one request, from when its turn comes.
@@ -64,6 +66,7 @@ impl Settings {
             program: self.program.clone(),
             model: self.model.clone(),
             args,
+            start_timeout: self.start_timeout,
             idle_timeout: self.idle_timeout,
         }
     }

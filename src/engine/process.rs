@@ -16,8 +16,6 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::supervisor::Supervisor;
 use crate::wyoming::Connection;
 
-/// Time an engine has to load its model: minutes from a slow card.
-const START_DEADLINE: Duration = Duration::from_secs(180);
 /// Time it has to end by itself when its input is closed, or to be seen dead.
 const END_GRACE: Duration = Duration::from_secs(2);
 /// Time the last lines of a dead engine have to arrive.
@@ -42,6 +40,8 @@ pub struct Spec {
     pub model: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Time it has to load its model.
+    pub start_timeout: Duration,
     /// It is ended after this long without a request.
     pub idle_timeout: Duration,
 }
@@ -206,7 +206,7 @@ impl Engine {
         self.supervisor.once(stderr.clone().follow(self.name().to_owned(), errors));
         let link = Connection::new(self.name(), tokio::io::join(stdout, stdin));
         let mut running = Running { link, child, stderr, calls: 0 };
-        match tokio::time::timeout(START_DEADLINE, running.link.describe()).await {
+        match tokio::time::timeout(self.spec.start_timeout, running.link.describe()).await {
             Ok(Ok(_)) => {
                 tracing::debug!(engine = self.name(), "engine started");
                 Ok(running)

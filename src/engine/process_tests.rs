@@ -41,6 +41,7 @@ fn bench(script: &str, idle: Duration) -> Bench {
         program,
         model: "m".into(),
         args: vec!["--model".into(), "m".into()],
+        start_timeout: Duration::from_secs(60),
         idle_timeout: idle,
     };
     Bench { engine: Engine::new(spec, &supervisor), supervisor, _dir: dir }
@@ -107,6 +108,16 @@ async fn a_deadline_holds_and_kills() {
     assert_eq!(error.kind(), Kind::Timeout);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     assert_ne!(ask(&bench.engine, "a", LONG).await.unwrap(), pid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_load_in_time_is_ended() {
+    let bench = bench("#!/bin/sh\nexec sleep 1000\n", Duration::from_secs(600));
+    let began = tokio::time::Instant::now();
+    let error = ask(&bench.engine, "a", Duration::from_secs(3600)).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed().as_secs()), (Kind::Timeout, 60));
+    assert!(error.message().contains("was not ready in time"), "{error}");
+    assert_eq!((bench.engine.starts(), bench.engine.crashes()), (1, 1));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
+use crate::stt::SpeechToText;
 use crate::supervisor::Supervisor;
 
 /// The state of the router.
@@ -32,6 +33,8 @@ pub struct Api {
     pub ingest: Arc<Ingest>,
     /// Recordings on disk.
     pub recordings: Recordings,
+    /// The speech engine.
+    pub speech: Arc<dyn SpeechToText>,
     /// Tells the workers of new jobs.
     pub wake: Wake,
     /// Logins.

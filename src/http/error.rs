@@ -91,6 +91,11 @@ impl ApiError {
         Self { status, body, cause: None }
     }
 
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Nobody is logged in.
     pub fn unauthorized() -> Self {
         Self::detail(StatusCode::UNAUTHORIZED, "Unauthorized")

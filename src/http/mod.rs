@@ -6,6 +6,7 @@ mod body;
 mod docs_page;
 pub mod error;
 pub mod health;
+pub mod multipart;
 mod openapi;
 pub mod params;
 mod request_id;

@@ -171,6 +171,19 @@ impl Clients {
         self.lock().get(&client.id).is_some_and(|holder| Arc::ptr_eq(holder, client))
     }
 
+    /// The id that `device` of `user` would get now.
+    pub(super) fn free_id(&self, user: &UserId, device: Option<&str>) -> ClientId {
+        let clients = self.lock();
+        let mut copy = 1;
+        loop {
+            let id = ClientId::for_device(user, device, copy);
+            if !clients.contains_key(&id) {
+                return id;
+            }
+            copy += 1;
+        }
+    }
+
     /// Takes a device out.
     pub(super) fn remove(&self, id: &ClientId) {
         self.lock().remove(id);

@@ -14,12 +14,14 @@ use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, Window
 use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
+use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Chats, Conversations, Deleted, Deletions, Jobs, Memories, UserData, UserUpdate, Users, Versions,
+    Chats, Conversations, Deleted, Deletions, Jobs, Memories, Uploads, UserData, UserUpdate, Users,
+    Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -368,6 +370,35 @@ impl Memories for FakeStore {
         _: usize,
         _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Uploads for FakeStore {
+    async fn add_uploads(&self, _: &UploadJob, _: &[Conversation], _: bool) -> Result<UploadJob> {
+        unreachable!()
+    }
+    async fn upload_job(&self, _: &str) -> Result<Option<UploadJob>> {
+        unreachable!()
+    }
+    async fn upload_jobs(&self, _: Option<&UserId>, _: usize) -> Result<Vec<UploadJob>> {
+        unreachable!()
+    }
+    async fn begin_upload(&self, _: &ConversationId, _: Timestamp) -> Result<Option<Upload>> {
+        unreachable!()
+    }
+    async fn complete_upload(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: u64,
+        _: Option<&str>,
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn spooled_uploads(&self) -> Result<Vec<String>> {
         unreachable!()
     }
 }

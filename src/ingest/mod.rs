@@ -30,6 +30,7 @@ mod open;
 pub mod session;
 mod stream;
 mod tcp;
+pub mod upload;
 pub mod ws;
 pub mod wyoming;
 

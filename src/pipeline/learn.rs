@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::extract::extract;
 use super::prompts;
+use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::planned;
 use crate::domain::ids::{ConversationId, MemoryId, UserId};
@@ -30,17 +32,23 @@ pub struct Learner {
     index: Arc<dyn Index>,
     embedder: Arc<dyn Embedder>,
     llm: Arc<dyn LanguageModel>,
+    deadline: Duration,
+    clock: Clock,
 }
 
 impl Learner {
-    /// With the models to ask and the places to look.
+    /// With the models to ask and the places to look. `deadline`: the time, from
+    /// the start of one look, in which facts are compared by asking the language
+    /// model; what is left then is added as it is.
     pub fn new(
         store: Arc<dyn Store>,
         index: Arc<dyn Index>,
         embedder: Arc<dyn Embedder>,
         llm: Arc<dyn LanguageModel>,
+        deadline: Duration,
+        clock: Clock,
     ) -> Self {
-        Self { store, index, embedder, llm }
+        Self { store, index, embedder, llm, deadline, clock }
     }
 
     /// Whether both models can be asked.
@@ -60,6 +68,7 @@ impl Learner {
         lines: &[String],
         lane: Lane,
     ) -> Result<Learned> {
+        let until = self.clock.monotonic() + self.deadline;
         planned::before("asking for the facts")?;
         let facts = extract(self.llm.as_ref(), lines, lane).await?;
         planned::after("asking for the facts")?;
@@ -74,7 +83,7 @@ impl Learner {
                 self.store.bind_embedding(&self.embedder.name(), width).await?;
             }
             for (fact, vector) in facts.into_iter().zip(vectors) {
-                changes.extend(self.decide(&known, fact, vector, &changes, lane).await?);
+                changes.extend(self.decide(&known, fact, vector, &changes, lane, until).await?);
             }
         }
         Ok(Learned {
@@ -86,7 +95,8 @@ impl Learner {
         })
     }
 
-    /// What to do about one fact, given what is known.
+    /// What to do about one fact, given what is known. The model is asked until
+    /// the clock stands at `until`.
     async fn decide(
         &self,
         known: &Known,
@@ -94,6 +104,7 @@ impl Learner {
         vector: Vec<f32>,
         taken: &[MemoryChange],
         lane: Lane,
+        until: Duration,
     ) -> Result<Option<MemoryChange>> {
         let said_already = taken.iter().any(|change| match change {
             MemoryChange::Add { vector: other, .. }
@@ -119,7 +130,7 @@ impl Learner {
             .map(|(memory, _)| memory)
             .take(CANDIDATES)
             .collect();
-        if related.is_empty() {
+        if related.is_empty() || self.clock.monotonic() >= until {
             return Ok(Some(MemoryChange::Add { text: fact, vector }));
         }
         let texts: Vec<&str> = related.iter().map(|memory| memory.text.as_str()).collect();
@@ -222,8 +233,78 @@ fn summary(facts: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
     use crate::base::clock::Timestamp;
+    use crate::base::error::{Error, Kind};
+    use crate::index::sqlite_vec::SqliteVecIndex;
+    use crate::llm::Generate;
+    use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, unit};
+
+    /// Takes four minutes to find that a fact is known, whatever it is.
+    struct Slow(Clock);
+
+    #[async_trait]
+    impl LanguageModel for Slow {
+        fn name(&self) -> String {
+            "slow".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        async fn generate(&self, _: Generate) -> Result<String> {
+            self.0.advance(Duration::from_secs(240));
+            Ok(r#"{"event":"NONE","memory":0}"#.into())
+        }
+    }
+
+    struct Unasked;
+
+    #[async_trait]
+    impl Embedder for Unasked {
+        fn name(&self) -> String {
+            "unasked".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            false
+        }
+
+        async fn embed(&self, _: &[String]) -> Result<Vec<Vec<f32>>> {
+            Err(Error::new(Kind::Unavailable, "not asked here"))
+        }
+    }
+
+    #[tokio::test]
+    async fn after_its_deadline_the_model_is_asked_no_more_and_no_fact_is_dropped() {
+        let fixture = Fixture::new();
+        let user = fixture.user("ann").await;
+        fixture.remember(&user, &[add("Ann has a dog.", 0)]).await;
+        let known = Known::besides(&fixture.store, &user.id, None).await.unwrap();
+        let clock = Clock::simulated(at(0));
+        let until = clock.monotonic() + crate::config::Memory::default().deadline.get();
+        let learner = Learner::new(
+            Arc::new(fixture.store.clone()),
+            Arc::new(SqliteVecIndex::new(&fixture.store)),
+            Arc::new(Unasked),
+            Arc::new(Slow(clock.clone())),
+            Duration::from_secs(300),
+            clock.clone(),
+        );
+        let mut added = Vec::new();
+        for fact in 1..=4 {
+            // Related to what is known, and not the same.
+            let mut vector = vec![0.0; WIDTH];
+            (vector[0], vector[fact]) = (0.7, 0.7);
+            let text = format!("Fact {fact}.");
+            let decided = learner.decide(&known, text, unit(vector), &[], Lane::Backlog, until);
+            added.push(matches!(decided.await.unwrap(), Some(MemoryChange::Add { .. })));
+        }
+        assert_eq!(added, [false, false, true, true], "asked at 0 and 4 minutes of 5");
+    }
 
     fn memory(id: &str) -> Memory {
         Memory {

@@ -2,6 +2,7 @@
 //! handler of that name.
 //!
 //! ```text
+//! upload ─► import ─► windows
 //! window ─► transcribe ─┐
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
@@ -13,6 +14,7 @@ pub mod extract;
 pub mod file;
 pub mod finish;
 pub mod grounding;
+pub mod import;
 pub mod learn;
 pub mod prompts;
 pub mod recall;

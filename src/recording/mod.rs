@@ -24,12 +24,14 @@ mod files;
 mod format;
 mod opus_file;
 mod recorder;
+mod spool;
 mod track;
 mod wav_file;
 
 use files::{Disk, Entry, Files, Use};
 pub use format::Format;
 pub use recorder::Recorder;
+pub use spool::{Incoming, Spool, Spooled};
 use track::Track;
 
 /// The most samples one read gives: a minute.
@@ -40,6 +42,7 @@ const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
 pub struct Recordings {
     dir: Arc<Path>,
     files: Arc<dyn Files>,
+    spool: Spool,
     sync_interval: Duration,
     clock: Clock,
 }
@@ -90,12 +93,18 @@ impl Recordings {
         DirBuilder::new().mode(0o700).recursive(true).create(&dir).map_err(failed)?;
         std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed)?;
         let files = Arc::new(Disk(dir.clone().into()));
-        Ok(Self { dir: dir.into(), files, sync_interval, clock })
+        let spool = Spool::open(state_dir)?;
+        Ok(Self { dir: dir.into(), files, spool, sync_interval, clock })
     }
 
     /// The directory itself, to measure its disk.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Uploaded files on their way here.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     /// The file name of a conversation's recording.
@@ -262,6 +271,14 @@ impl Recordings {
             Ok(removed)
         })
         .await
+    }
+
+    /// Removes a recording that is to begin anew; none is no error.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn discard(&self, name: &str) -> Result<()> {
+        self.on(name, |files, name, _| remove(files, name)).await
     }
 
     /// Does `work` on the recording of that name, off the async threads.

@@ -16,6 +16,7 @@ use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, Window
 use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
+use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
@@ -24,9 +25,15 @@ use crate::domain::version::{
 pub mod sqlite;
 
 /// All of the store.
-pub trait Store: Users + Conversations + Versions + Chats + Jobs + Memories + Deletions {}
+pub trait Store:
+    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions
+{
+}
 
-impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Deletions> Store for T {}
+impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions> Store
+    for T
+{
+}
 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,7 +156,8 @@ pub trait Conversations: Send + Sync {
     /// Conversations of `user`, or of everybody, newest first.
     async fn conversations(&self, user: Option<&UserId>, limit: usize)
     -> Result<Vec<Conversation>>;
-    /// Conversations that were never closed.
+    /// Conversations that were never closed, but those that wait for an uploaded
+    /// file to be recorded.
     async fn open_conversations(&self) -> Result<Vec<Conversation>>;
     /// The windows of a conversation's active transcript, in order.
     async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>>;
@@ -354,6 +362,41 @@ pub trait Memories: Send + Sync {
         width: usize,
         embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()>;
+}
+
+/// Files that were uploaded, each on its way into a conversation.
+#[async_trait]
+pub trait Uploads: Send + Sync {
+    /// Adds a request with its files; for each that waits its conversation, of
+    /// `conversations` by id, and the job to record it. Unless `force`, a file
+    /// whose bytes its user has uploaded before gets that conversation instead
+    /// and waits for nothing. Returns the request as it is now.
+    async fn add_uploads(
+        &self,
+        job: &UploadJob,
+        conversations: &[Conversation],
+        force: bool,
+    ) -> Result<UploadJob>;
+    /// The request of that id.
+    async fn upload_job(&self, id: &str) -> Result<Option<UploadJob>>;
+    /// Requests of `user`, or of everybody, newest first.
+    async fn upload_jobs(&self, user: Option<&UserId>, limit: usize) -> Result<Vec<UploadJob>>;
+    /// Notes that the recording of a waiting file begins; what an earlier
+    /// attempt cut from it is forgotten. None when no file waits for that
+    /// conversation.
+    async fn begin_upload(&self, id: &ConversationId, at: Timestamp) -> Result<Option<Upload>>;
+    /// Completes a [`JobKind::Import`] job: closes the conversation with its
+    /// final count of samples. `Conflict` when the lease is no longer good.
+    async fn complete_upload(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        samples: u64,
+        note: Option<&str>,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Names of the spooled files that are still needed.
+    async fn spooled_uploads(&self) -> Result<Vec<String>>;
 }
 
 /// Deleting. Each method lets go of the rows and notes the files that are to

@@ -25,6 +25,7 @@ fn settings(program: &str, model_name: &str) -> Settings {
         model: model(model_name),
         threads: 1,
         nice: 0,
+        start_timeout: Duration::from_secs(180),
         idle_timeout: Duration::from_secs(300),
         deadline: Duration::from_secs(300),
     }

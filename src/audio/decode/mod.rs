@@ -85,7 +85,14 @@ impl AudioFile {
     /// `NotFound` or `Storage` when it cannot be opened, `BadInput` when it is
     /// not audio that can be read. Each names the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
+        Self::open_as(path, path.display().to_string())
+    }
+
+    /// Opens the file at `path`, which people know by another `name`.
+    ///
+    /// # Errors
+    /// As [`AudioFile::open`].
+    pub fn open_as(path: &Path, name: String) -> Result<Self> {
         let file = File::open(path).map_err(|error| cannot("open", &name, error))?;
         Self::new(Box::new(file), name)
     }

@@ -7,9 +7,11 @@ mod conversations;
 mod debug;
 mod login;
 mod memories;
+mod openai;
 mod range;
 mod stream;
 mod system;
+mod uploads;
 mod users;
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         debug::routes(),
         chat::routes(),
         audio::routes(),
+        uploads::routes(),
+        openai::routes(),
     ]
 }
 

@@ -25,7 +25,7 @@ impl Conversations for SqliteStore {
                 let message = "this user may not log in any more, so nothing is recorded";
                 return Err(Error::new(Kind::Forbidden, message));
             }
-            insert(tx, &new)
+            insert_conversation(tx, &new)
         })
         .await
     }
@@ -36,7 +36,7 @@ impl Conversations for SqliteStore {
             if deletions::is_noted(tx, &new.audio_path)? {
                 return Ok(false);
             }
-            insert(tx, &new).map(|()| true)
+            insert_conversation(tx, &new).map(|()| true)
         })
         .await
     }
@@ -138,7 +138,11 @@ impl Conversations for SqliteStore {
         self.read(|db| {
             rows::all(
                 db,
-                "select * from conversations where ended_at is null order by started_at",
+                "select * from conversations c
+                 where ended_at is null and not exists (
+                     select 1 from uploads u
+                     where u.conversation_id = c.id and u.spooled is not null)
+                 order by started_at",
                 [],
                 rows::conversation,
             )
@@ -246,7 +250,8 @@ pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
     Ok(())
 }
 
-fn insert(tx: &Connection, new: &Conversation) -> Result<()> {
+/// Adds the row of `new`, with the version its transcript will be.
+pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result<()> {
     rows::run(
         tx,
         "insert into conversations (id, user_id, client_id, audio_path, started_at, ended_at,
@@ -332,6 +337,13 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
         [],
         |row| row.get::<_, WindowId>(0),
     )?;
+    let unrecorded = conversations_without(
+        tx,
+        "select conversation_id from uploads u
+         where state = 'waiting' and conversation_id is not null and not exists (
+             select 1 from jobs j where j.conversation_id = u.conversation_id
+             and j.kind = 'import' and j.state in ('ready', 'leased'))",
+    )?;
     let unsettled = conversations_without(
         tx,
         "select id from conversations c
@@ -357,10 +369,11 @@ fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
          order by started_at",
     )?;
     let windows = windows.into_iter().map(|id| job(JobKind::Transcribe, Payload::Window(id)));
+    let import = unrecorded.into_iter().map(|id| job(JobKind::Import, Payload::Conversation(id)));
     let finish = unsettled.into_iter().map(|id| job(JobKind::Finish, Payload::Conversation(id)));
     let remember =
         unremembered.into_iter().map(|id| job(JobKind::Remember, Payload::Conversation(id)));
-    Ok(windows.chain(finish).chain(remember).collect())
+    Ok(import.chain(windows).chain(finish).chain(remember).collect())
 }
 
 fn conversations_without(tx: &Connection, sql: &str) -> Result<Vec<ConversationId>> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{finish_if_settled, stale};
-use super::{SqliteStore, rows, sql_limit, versions};
+use super::{SqliteStore, rows, sql_limit, uploads, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{ConversationId, JobId, WindowId};
@@ -187,6 +187,10 @@ fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()>
     let sql = "update conversations set error = ?2 where id = ?1";
     rows::run(tx, sql, [id.as_str(), error])?;
     match job.kind {
+        JobKind::Import => {
+            uploads::give_up(tx, &id, error, at)?;
+            versions::fail_transcript(tx, &id)
+        }
         JobKind::Transcribe => finish_if_settled(tx, &id, job.lane, at),
         JobKind::Finish => versions::fail_transcript(tx, &id),
         JobKind::Remember => versions::fail_memory(tx, &id),
@@ -203,6 +207,10 @@ fn reopen(tx: &Connection, job: &Job) -> Result<()> {
             }
             None => Ok(()),
         },
+        (Payload::Conversation(id), JobKind::Import) => {
+            uploads::reopen(tx, id)?;
+            versions::reopen_transcript(tx, id, None)
+        }
         (Payload::Conversation(id), JobKind::Remember) => versions::reopen_memory(tx, id),
         (Payload::Conversation(_), JobKind::Crop) => Ok(()),
         (Payload::Conversation(id), _) => versions::reopen_transcript(tx, id, None),

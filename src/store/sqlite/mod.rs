@@ -16,6 +16,7 @@ mod queue;
 mod readers;
 mod rows;
 mod shelf;
+mod uploads;
 mod users;
 pub(crate) mod vectors;
 mod versions;

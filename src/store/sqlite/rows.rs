@@ -12,6 +12,7 @@ use crate::domain::conversation::{CloseReason, Conversation, Progress, Window, W
 use crate::domain::ids::{ChatId, ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
+use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{Crop, MemoryVersion, TranscriptVersion};
 
@@ -194,6 +195,38 @@ pub(super) fn job(row: &Row<'_>) -> Read<Job> {
         last_error: row.get("last_error")?,
         created_at: timestamp(row, "created_at")?,
         updated_at: timestamp(row, "updated_at")?,
+    })
+}
+
+/// Without its files.
+pub(super) fn upload_job(row: &Row<'_>) -> Read<UploadJob> {
+    Ok(UploadJob {
+        id: row.get("id")?,
+        user_id: UserId::from_text(text(row, "user_id")?),
+        client_id: ClientId::from_text(text(row, "client_id")?),
+        created_at: timestamp(row, "created_at")?,
+        files: Vec::new(),
+    })
+}
+
+pub(super) fn upload(row: &Row<'_>) -> Read<Upload> {
+    let conversation: Option<String> = row.get("conversation_id")?;
+    let at = |column: &str| -> Read<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+    };
+    Ok(Upload {
+        filename: row.get("filename")?,
+        bytes: unsigned(row, "bytes")?,
+        sha256: row.get("sha256")?,
+        spooled: row.get("spooled")?,
+        state: name(row, "state", UploadState::from_name)?,
+        conversation_id: conversation.map(ConversationId::from_text),
+        duplicate: row.get("duplicate")?,
+        seconds: row.get("seconds")?,
+        note: row.get("note")?,
+        error: row.get("error")?,
+        started_at: at("started_at")?,
+        ended_at: at("ended_at")?,
     })
 }
 

@@ -26,8 +26,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::base::clock::Clock;
-use crate::base::error::Result;
+use crate::base::error::{Error, Kind, Result};
 use crate::config::{Config, Interval};
+use crate::domain::transcript::Transcript;
 use crate::domain::user::User;
 use crate::embed::Embedder;
 use crate::http::api::Api;
@@ -45,6 +46,7 @@ use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::store::sqlite::testing::{Fixture, at, vector};
+use crate::stt::{Speech, SpeechToText};
 use crate::supervisor::Supervisor;
 
 const PASSWORD: &str = "correct horse battery";
@@ -106,6 +108,28 @@ impl Embedder for FirstAxis {
     }
 }
 
+/// An engine whose model is not there.
+struct Deaf;
+
+#[async_trait]
+impl SpeechToText for Deaf {
+    fn name(&self) -> String {
+        "whisper/ggml-test.bin".into()
+    }
+
+    fn languages(&self) -> &[&str] {
+        &["en"]
+    }
+
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    async fn transcribe(&self, _: Speech) -> Result<Transcript> {
+        Err(Error::new(Kind::Unavailable, "no model"))
+    }
+}
+
 /// A user with a token.
 struct Person {
     user: User,
@@ -141,8 +165,16 @@ impl World {
         );
         let (llm, embedder) = (Arc::new(Parrot::default()), Arc::new(FirstAxis));
         let recall = Recall::new(store.clone(), index.clone(), embedder.clone());
-        let learner = Learner::new(store.clone(), index, embedder, llm.clone());
+        let learner = Learner::new(
+            store.clone(),
+            index,
+            embedder,
+            llm.clone(),
+            config.memory.deadline.get(),
+            clock.clone(),
+        );
         let api = Arc::new(Api {
+            speech: Arc::new(Deaf),
             assistant: Assistant::new(
                 store.clone(),
                 recall.clone(),

@@ -1,15 +1,30 @@
--- Files below the audio directory that are to go. Written in the transaction
--- that lets go of them and struck off once they are gone, so that a crash in
--- between neither leaves a file behind nor has it adopted again.
-create table deletions (
-    name text primary key,
-    at   integer not null
+-- Uploaded files, and the requests they came in.
+create table upload_jobs (
+    id         text primary key,
+    user_id    text not null references users (id) on delete cascade,
+    client_id  text not null,
+    created_at integer not null
+) strict;
+create index upload_jobs_by_user on upload_jobs (user_id, created_at);
+create index upload_jobs_by_time on upload_jobs (created_at);
+
+create table uploads (
+    job_id          text not null references upload_jobs (id) on delete cascade,
+    seq             integer not null,
+    filename        text not null,
+    bytes           integer not null,
+    sha256          text not null, -- empty where it did not arrive whole
+    spooled         text,          -- its name below uploads/, until it is recorded
+    state           text not null,
+    conversation_id text references conversations (id) on delete cascade,
+    duplicate       integer not null,
+    seconds         real,
+    note            text,
+    error           text,
+    started_at      integer,
+    ended_at        integer,
+    primary key (job_id, seq)
 ) strict, without rowid;
-
--- When the audio alone was deleted; the row and its transcript stay.
-alter table conversations add column audio_deleted_at integer;
--- The clock had not been set when it began.
-alter table conversations add column time_estimated integer not null default 0;
-
-create index conversations_with_audio on conversations (started_at)
-    where audio_deleted_at is null;
+create index uploads_by_conversation on uploads (conversation_id) where conversation_id is not null;
+create index uploads_by_content on uploads (sha256);
+create index uploads_waiting on uploads (state) where state = 'waiting';

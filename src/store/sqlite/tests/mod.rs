@@ -6,5 +6,6 @@ mod jobs;
 mod memories;
 mod model;
 mod opening;
+mod uploads;
 mod users;
 mod versions;

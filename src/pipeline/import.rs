@@ -1,0 +1,142 @@
+//! An uploaded file into the recording of its conversation.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::audio::decode::AudioFile;
+use crate::audio::reading::{Piece, Reading};
+use crate::audio::segmenter::Segmenter;
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::config::Config;
+use crate::domain::conversation::{Conversation, SAMPLE_RATE};
+use crate::domain::ids::ConversationId;
+use crate::domain::job::{Job, JobKind, Lane, Payload};
+use crate::domain::upload::Upload;
+use crate::jobs::Wake;
+use crate::jobs::worker::Handler;
+use crate::recording::{Recorder, Recordings};
+use crate::store::Store;
+use crate::supervisor::blocking;
+
+/// Does [`JobKind::Import`]. One that was interrupted begins anew: the file is
+/// still whole.
+pub struct Import {
+    store: Arc<dyn Store>,
+    recordings: Recordings,
+    config: Arc<Config>,
+    wake: Wake,
+    clock: Clock,
+}
+
+impl Import {
+    /// Into `recordings`, from where uploads are spooled; `wake` is told of each new job.
+    pub fn new(
+        store: Arc<dyn Store>,
+        recordings: Recordings,
+        config: Arc<Config>,
+        wake: Wake,
+        clock: Clock,
+    ) -> Self {
+        Self { store, recordings, config, wake, clock }
+    }
+
+    /// Records all of `upload`; returns its samples, and why they may be fewer
+    /// than it once had.
+    async fn record(
+        &self,
+        conversation: &Conversation,
+        upload: &Upload,
+    ) -> Result<(u64, Option<String>)> {
+        let path = self.recordings.spool().path(upload.spooled.as_deref().unwrap_or_default())?;
+        let (name, spool) = (upload.filename.clone(), self.recordings.spool().clone());
+        let file = blocking(move || {
+            let file = AudioFile::open_as(&path, name)?;
+            spool.has_room(file.shape().samples.unwrap_or(0) * 2)?;
+            Ok(file)
+        })
+        .await?;
+        // What an earlier attempt left.
+        self.recordings.discard(&conversation.audio_path).await?;
+        let mut recorder = self.recordings.create(conversation).await?;
+        let mut reading = Reading::new(file, Segmenter::new(&self.config.transcribe));
+        let limit = samples(&self.config);
+        let mut cut = false;
+        while !cut && let Some(piece) = reading.next().await? {
+            cut = reading_past(limit, recorder.samples(), piece);
+            self.accept(&conversation.id, &mut recorder, piece).await?;
+        }
+        let note = if cut {
+            let length = self.config.uploads.max_length;
+            Some(format!("{}: what comes after {length} is left out", upload.filename))
+        } else {
+            reading.note().map(str::to_owned)
+        };
+        match recorder.close().await {
+            (samples, None) => Ok((samples, note)),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Records `piece`, then stores the windows that end with it.
+    async fn accept(
+        &self,
+        id: &ConversationId,
+        recorder: &mut Recorder,
+        piece: &mut Piece,
+    ) -> Result<()> {
+        recorder.append(&piece.samples).await?;
+        if piece.windows.is_empty() {
+            return Ok(());
+        }
+        recorder.sync().await?;
+        for window in piece.windows.drain(..) {
+            let (samples, now) = (recorder.samples(), self.clock.now());
+            self.store.add_window(id, samples, &window, Lane::Backlog, now).await?;
+        }
+        self.wake.wake();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Handler for Import {
+    fn kinds(&self) -> &'static [JobKind] {
+        &[JobKind::Import]
+    }
+
+    async fn handle(&self, job: &Job) -> Result<()> {
+        let gone = || Error::new(Kind::NotFound, "the upload to record is gone");
+        let Payload::Conversation(id) = &job.payload else { return Err(gone()) };
+        let conversation = self.store.conversation(id).await?.ok_or_else(gone)?;
+        let upload = self.store.begin_upload(id, self.clock.now()).await?.ok_or_else(gone)?;
+        let (samples, note) = self.record(&conversation, &upload).await?;
+        let now = self.clock.now();
+        self.store.complete_upload(job.lease(), id, samples, note.as_deref(), now).await?;
+        if let Some(name) = &upload.spooled
+            && let Err(error) = self.recordings.spool().remove(name).await
+        {
+            tracing::warn!("left to the next start: {}", error.report());
+        }
+        let seconds = samples / u64::from(SAMPLE_RATE);
+        tracing::info!(conversation = %id, seconds, note, "upload recorded");
+        Ok(())
+    }
+}
+
+/// The longest recording of an upload, in samples.
+fn samples(config: &Config) -> u64 {
+    config.uploads.max_length.get().as_secs().saturating_mul(u64::from(SAMPLE_RATE))
+}
+
+/// Cuts `piece` at `limit` samples; true when it reached past.
+fn reading_past(limit: u64, recorded: u64, piece: &mut Piece) -> bool {
+    let room = usize::try_from(limit.saturating_sub(recorded)).unwrap_or(usize::MAX);
+    if piece.samples.len() <= room {
+        return false;
+    }
+    piece.samples.truncate(room);
+    piece.windows.retain(|window| window.spans.iter().all(|span| span.end <= limit));
+    true
+}
