@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::format::Format;
+use super::gate::Gate;
 use super::track::{Piece, Track};
 use crate::audio::ogg;
 use crate::base::clock::Clock;
@@ -39,11 +40,21 @@ pub(super) struct Shared {
     pub(super) file: Mutex<Track>,
     /// Appended and not written; never held for longer than a copy takes.
     gathered: Mutex<Piece>,
+    gate: Arc<Gate>,
 }
 
 impl Shared {
     fn gathered(&self) -> MutexGuard<'_, Piece> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the file written by `work`, and tells whoever wants to know how.
+    fn save(&self, work: impl FnOnce(&mut Track) -> Result<()>) -> Result<()> {
+        let mut file = self.file();
+        let before = file.bytes();
+        let result = work(&mut file);
+        self.gate.wrote(file.bytes().saturating_sub(before));
+        self.gate.heed(result)
     }
 
     /// The file, with all that has gathered handed to it.
@@ -55,10 +66,10 @@ impl Shared {
 }
 
 impl Recorder {
-    pub(super) fn new(file: Track, sync_interval: Duration, clock: Clock) -> Self {
+    pub(super) fn new(file: Track, gate: Arc<Gate>, sync_interval: Duration, clock: Clock) -> Self {
         Self {
             format: file.format(),
-            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default() }),
+            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default(), gate }),
             write: None,
             due: None,
             behind: false,
@@ -184,7 +195,7 @@ impl Recorder {
             let _ = write.await;
         }
         let shared = self.shared.clone();
-        let error = blocking(move || shared.file().finish()).await.err();
+        let error = blocking(move || shared.save(Track::finish)).await.err();
         let synced = self.shared.file().synced();
         (synced, error)
     }
@@ -203,7 +214,7 @@ impl Recorder {
     fn start(&mut self) {
         self.due = None;
         let shared = self.shared.clone();
-        let mut write = Box::pin(blocking(move || shared.file().sync()));
+        let mut write = Box::pin(blocking(move || shared.save(Track::sync)));
         // Work begins with the first poll.
         self.write = Some(match (&mut write).now_or_never() {
             None => write,
