@@ -13,6 +13,8 @@ use super::track::{Piece, Track};
 use crate::audio::ogg;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics;
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
@@ -51,9 +53,10 @@ impl Shared {
     /// Has the file written by `work`, and tells whoever wants to know how.
     fn save(&self, work: impl FnOnce(&mut Track) -> Result<()>) -> Result<()> {
         let mut file = self.file();
-        let before = file.bytes();
+        let (bytes, samples) = (file.bytes(), file.synced());
         let result = work(&mut file);
-        self.gate.wrote(file.bytes().saturating_sub(before));
+        self.gate.wrote(file.bytes().saturating_sub(bytes));
+        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(samples)));
         self.gate.heed(result)
     }
 
@@ -124,6 +127,7 @@ impl Recorder {
 
     async fn gather(&mut self, samples: u64, add: impl FnOnce(&mut Piece)) -> Result<()> {
         self.samples += samples;
+        metrics::AUDIO_ACCEPTED.add(&[], seconds(samples));
         let backlog = {
             let mut gathered = self.shared.gathered();
             add(&mut gathered);
@@ -221,6 +225,10 @@ impl Recorder {
             Some(result) => Box::pin(std::future::ready(result)),
         });
     }
+}
+
+fn seconds(samples: u64) -> f64 {
+    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 impl Drop for Recorder {
