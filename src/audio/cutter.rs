@@ -281,7 +281,7 @@ mod tests {
         cutter.pack(true);
         let mut windows = Vec::new();
         for i in 0..frames(400.0) {
-            let speech = i / frames(10.0) % 2 == 0;
+            let speech = (i / frames(10.0)).is_multiple_of(2);
             windows.extend(cutter.push(Verdict { speech, level: 40.0 }));
         }
         let total = |w: &NewWindow| w.spans.iter().map(|s| s.len()).sum::<u64>();

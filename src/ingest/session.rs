@@ -10,6 +10,7 @@ use super::clients::{Client, Command};
 use super::stream::Stream;
 use crate::audio::pcm::PcmFormat;
 use crate::base::error::Result;
+use crate::base::metrics;
 use crate::domain::conversation::CloseReason;
 use crate::domain::ids::ClientId;
 
@@ -46,6 +47,7 @@ impl Session {
         client: Arc<Client>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
+        metrics::STREAMS_OPENED.add(&[], 1.0);
         Self { ingest, client, commands, format: None, stream: None }
     }
 

@@ -8,6 +8,7 @@ mod chats;
 mod conversations;
 mod error;
 mod file;
+mod job_list;
 mod jobs;
 mod memories;
 mod migrations;
