@@ -197,7 +197,12 @@ async fn remember(store: &SqliteStore, n: usize, changes: &[MemoryChange]) -> Us
 }
 
 async fn claim(store: &SqliteStore, kind: JobKind) -> friend_lite::domain::job::Lease {
-    store.claim_job(&[kind], "bench", NOW).await.expect("a claim").expect("a job").lease()
+    store
+        .claim_job(&[kind], Lane::Backlog, "bench", NOW)
+        .await
+        .expect("a claim")
+        .expect("a job")
+        .lease()
 }
 
 /// A table of whole vectors beside the store's own, in a file of its own.

@@ -25,6 +25,7 @@ use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
+use crate::jobs::load::Load;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
@@ -36,8 +37,9 @@ use crate::pipeline::finish::Finish;
 use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
-use crate::pipeline::reconcile::Sweep;
+use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -45,6 +47,7 @@ use crate::store::sqlite::{Access, SqliteStore};
 use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
+use crate::systemd;
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -87,6 +90,8 @@ impl App {
     pub async fn start(config: Config) -> Result<Self> {
         let clock = Clock::system();
         let supervisor = Supervisor::new();
+        let start = Start::new(clock.clone());
+        systemd::report(&supervisor, &start);
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
@@ -122,14 +127,15 @@ impl App {
             supervisor.clone(),
         );
         let engines = engines(&config, &supervisor)?;
-        let sweep = Arc::new(Sweep::new(
+        let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
             ingest.clone(),
             config.transcribe.clone(),
             wake.clone(),
             clock.clone(),
-        ));
+        );
+        let sweep = Arc::new(sweep.with_start(start.clone()));
         let every = config.jobs.sweep_interval.get();
         supervisor.service("sweep", move |stop| {
             let sweep = sweep.clone();
@@ -150,6 +156,8 @@ impl App {
             &engines,
             learner.clone(),
             recordings.clone(),
+            Schedule::new(config.transcribe.when, ingest.clone(), clock.clone()),
+            ingest.load().clone(),
             &wake,
             &clock,
         );
@@ -158,11 +166,14 @@ impl App {
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
+            let (store, load) = (store.clone(), ingest.load().clone());
             supervisor.service("health", move |stop| {
                 let (engines, health) = (engines.clone(), health.clone());
+                let (store, load) = (store.clone(), load.clone());
                 async move {
                     while !stop.is_cancelled() {
                         watch_models(&engines, &health);
+                        load.note(store.backlog().await?);
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
@@ -237,6 +248,7 @@ impl App {
                 server.stop();
             }
         });
+        systemd::watch_writer(&supervisor, store.clone());
         let announcement = announce(&config, address, &sources);
         let drain_timeout = config.server.drain_timeout.get();
         Ok(Self {
@@ -260,13 +272,15 @@ impl App {
     /// Stops in order: streams are closed and their recordings synced, jobs put
     /// back without counting the attempt.
     pub async fn stop(self) {
+        let limit = self.drain_timeout + Duration::from_secs(5);
+        systemd::stopping(limit + Duration::from_secs(5));
         self.supervisor.stop();
         // Says goodbye, which takes a moment of its own.
         let goodbye = blocking(move || {
             drop(self.announcement);
             Ok(())
         });
-        if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
+        if !self.supervisor.drain(limit).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
             );
@@ -298,6 +312,8 @@ fn start_workers(
     engines: &Engines,
     learner: Learner,
     recordings: Recordings,
+    schedule: Schedule,
+    load: Load,
     wake: &Wake,
     clock: &Clock,
 ) {
@@ -310,7 +326,14 @@ fn start_workers(
     );
     let import =
         Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
-    let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
+    let transcribe = Transcribe::new(
+        store.clone(),
+        recordings,
+        engines.stt.clone(),
+        schedule,
+        load,
+        clock.clone(),
+    );
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
     let remember = Remember::new(store.clone(), learner, clock.clone());
@@ -324,8 +347,8 @@ fn start_workers(
         ("crop", Arc::new(crop)),
     ];
     for (name, handler) in handlers {
-        let worker =
-            Arc::new(Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry));
+        let worker = Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry);
+        let worker = Arc::new(worker.with_pulse(supervisor.heart().part(name)));
         supervisor.service(name, move |stop| {
             let worker = worker.clone();
             async move { worker.run(stop).await }

@@ -17,7 +17,7 @@ use crate::audio::pcm::PcmFormat;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Result;
 use crate::base::planned::{Act, Place, Plan};
-use crate::config::{Config, Interval};
+use crate::config::{Config, Interval, When};
 use crate::domain::conversation::{CloseReason, Progress, WindowState};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::domain::transcript::{Segment, Transcript};
@@ -34,6 +34,7 @@ use crate::pipeline::finish::Finish;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::reconcile::{Sweep, Swept};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::{Format, Recordings};
 use crate::store::sqlite::testing::{self, Fixture};
@@ -185,6 +186,8 @@ impl Process {
                 store.clone(),
                 recordings.clone(),
                 Arc::new(NumberReader),
+                Schedule::new(When::Always, ingest.clone(), clock.clone()),
+                ingest.load().clone(),
                 clock.clone(),
             )),
             Arc::new(Crop::new(

@@ -12,5 +12,6 @@ mod layers;
 mod memory;
 mod odd_input;
 mod quality;
+mod service;
 mod uploads;
 mod wearable;

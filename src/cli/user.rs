@@ -77,6 +77,10 @@ impl LiveConversations for Elsewhere {
         false
     }
 
+    fn any_live(&self) -> bool {
+        false
+    }
+
     async fn close(&self, _: &ConversationId) {}
 }
 

@@ -8,10 +8,12 @@ mod interval;
 pub mod load;
 mod secret;
 mod validate;
+mod when;
 
 pub use interval::Interval;
 pub use secret::Secret;
 pub(crate) use validate::network;
+pub use when::When;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +25,14 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
-    /// TLS of that server.
+    /// TLS of the HTTP and WebSocket server.
     pub tls: Tls,
     /// Wyoming over TCP.
     pub wyoming: Wyoming,
     /// ESP32 boards.
     pub esp32: Esp32,
+    /// Audio that apps post.
+    pub webhook: Webhook,
     /// Logging.
     pub log: Log,
     /// Logins and tokens.
@@ -150,7 +154,17 @@ section!(
 );
 
 section!(
-    /// TLS of that server.
+    /// Audio that an app posts to `/webhook/audio_bytes`, as Omi's does.
+    Webhook {
+        /// E-mail address of the user for whom it is recorded. Empty: switched off.
+        user: String = String::new(),
+        /// Device name of what is recorded.
+        device: String = "omi".into(),
+    }
+);
+
+section!(
+    /// TLS of the HTTP and WebSocket server.
     Tls {
         /// Certificate chain, a PEM file, read again when it changes. Empty:
         /// plain HTTP.
@@ -229,6 +243,10 @@ section!(
         /// A pause this long ends a window with any speech in it, so that text
         /// appears while people are quiet.
         flush_after: Interval = Interval::from_secs(6),
+        /// When to transcribe: `always`, `idle` (while nothing is recorded), or
+        /// between two local times, as in `22:00-06:00`. What somebody waits for
+        /// is done at any time.
+        when: When = When::Always,
     }
 );
 

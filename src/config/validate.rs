@@ -27,6 +27,7 @@ impl Config {
         address("esp32.listen", &self.esp32.listen)?;
         device("wyoming.device", &self.wyoming.device)?;
         device("esp32.device", &self.esp32.device)?;
+        device("webhook.device", &self.webhook.device)?;
         positive("wyoming.max_length", self.wyoming.max_length.get())?;
         positive("wyoming.idle_timeout", self.wyoming.idle_timeout.get())?;
         require(self.server.max_connections >= 8, "server.max_connections", || {

@@ -1,5 +1,7 @@
 //! Work that outlives the request that asked for it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -132,6 +134,19 @@ pub struct Lease {
     pub job: JobId,
     /// The claim.
     pub epoch: i64,
+}
+
+/// The longest pause before a failed job is tried again. A job that is due later
+/// than this was put off by a clock that has been set back since.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// What waits for transcription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Windows.
+    pub windows: u64,
+    /// Samples of audio in them.
+    pub samples: u64,
 }
 
 /// Jobs by state, for health and metrics.

@@ -11,7 +11,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -104,6 +104,9 @@ impl Users for FakeStore {
         unreachable!()
     }
     async fn setting_or_insert(&self, _: &str, _: &str) -> Result<String> {
+        unreachable!()
+    }
+    async fn ping(&self) -> Result<()> {
         unreachable!()
     }
     async fn audit(&self, _: Timestamp, _: Option<&UserId>, _: &str, _: &str) -> Result<()> {
@@ -282,7 +285,13 @@ impl Chats for FakeStore {
 
 #[async_trait]
 impl Jobs for FakeStore {
-    async fn claim_job(&self, _: &[JobKind], _: &str, _: Timestamp) -> Result<Option<Job>> {
+    async fn claim_job(
+        &self,
+        _: &[JobKind],
+        _: Lane,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Option<Job>> {
         unreachable!()
     }
     async fn fail_job(&self, _: Lease, _: &str, _: Option<Timestamp>, _: Timestamp) -> Result<()> {
@@ -297,7 +306,10 @@ impl Jobs for FakeStore {
     async fn job_counts(&self) -> Result<JobCounts> {
         unreachable!()
     }
-    async fn next_due(&self, _: &[JobKind]) -> Result<Option<Timestamp>> {
+    async fn backlog(&self) -> Result<Backlog> {
+        unreachable!()
+    }
+    async fn next_due(&self, _: &[JobKind], _: Lane) -> Result<Option<Timestamp>> {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
+use crate::jobs::load::Load;
 use crate::pipeline::reconcile::LiveConversations;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -31,6 +32,7 @@ pub mod session;
 mod stream;
 mod tcp;
 pub mod upload;
+pub mod webhook;
 pub mod ws;
 pub mod wyoming;
 
@@ -47,6 +49,7 @@ pub struct Ingest {
     supervisor: Supervisor,
     clients: Clients,
     open: Mutex<HashSet<ConversationId>>,
+    load: Load,
 }
 
 impl Ingest {
@@ -60,7 +63,17 @@ impl Ingest {
         supervisor: Supervisor,
     ) -> Arc<Self> {
         let (clients, open) = (Clients::default(), Mutex::default());
-        Arc::new(Self { store, recordings, wake, clock, config, supervisor, clients, open })
+        Arc::new(Self {
+            store,
+            recordings,
+            wake,
+            clock,
+            config,
+            supervisor,
+            clients,
+            open,
+            load: Load::default(),
+        })
     }
 
     /// Who is connected or expected back.
@@ -72,6 +85,16 @@ impl Ingest {
     /// sweep leaves it alone then.
     pub fn is_open(&self, id: &ConversationId) -> bool {
         self.open_ids().contains(id)
+    }
+
+    /// Whether anything is being recorded.
+    pub fn any_open(&self) -> bool {
+        !self.open_ids().is_empty()
+    }
+
+    /// How transcription keeps up: whoever knows notes it here.
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Begins a session for `device` of `user`, or goes on with the one that the
@@ -156,6 +179,10 @@ impl Ingest {
 impl LiveConversations for Ingest {
     fn is_live(&self, id: &ConversationId) -> bool {
         self.is_open(id)
+    }
+
+    fn any_live(&self) -> bool {
+        self.any_open()
     }
 
     async fn close(&self, id: &ConversationId) {

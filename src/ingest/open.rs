@@ -41,6 +41,8 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.ingest.open_ids().remove(&self.id);
+        // Some work waits until nothing is recorded.
+        self.ingest.wake.wake();
     }
 }
 

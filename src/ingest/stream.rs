@@ -157,6 +157,7 @@ impl Stream {
         let Some(open) = &mut self.open else { return self.await_speech(piece).await };
         // Both before anything that can fail: samples and windows count alike.
         let recorded = open.append(piece).await;
+        self.segmenter.pack(self.ingest.load.is_high());
         self.segmenter.push(piece, &mut self.windows);
         recorded?;
         if open.has_windows(&self.windows) {

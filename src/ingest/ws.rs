@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::SinkExt;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::Ingest;
@@ -210,7 +211,13 @@ impl Connection {
                             self.challenge.take_if(|challenge| nonce[..] == challenge.nonce);
                             Ok(())
                         }
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Disconnect,
+                        Some(Ok(Message::Close(_))) => {
+                            // The library's answer waits to be sent: without it the
+                            // phone app takes the end for a loss, and connects again.
+                            let _ = timeout(SEND_TIMEOUT, self.socket.flush()).await;
+                            return Ending::Disconnect;
+                        }
+                        Some(Err(_)) | None => return Ending::Disconnect,
                     };
                     // After it is dealt with: our own slowness is not the client's silence.
                     self.last_heard = clock.monotonic();

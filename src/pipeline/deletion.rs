@@ -192,6 +192,10 @@ mod tests {
             true
         }
 
+        fn any_live(&self) -> bool {
+            true
+        }
+
         async fn close(&self, id: &ConversationId) {
             let reason = CloseReason::Request;
             self.0.close_conversation(id, 0, &[], reason, at(5)).await.unwrap();

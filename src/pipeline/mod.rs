@@ -20,4 +20,5 @@ pub mod prompts;
 pub mod recall;
 pub mod reconcile;
 pub mod remember;
+pub mod schedule;
 pub mod transcribe;

@@ -27,6 +27,7 @@ use crate::domain::ids::ConversationId;
 use crate::jobs::Wake;
 use crate::recording::{Found, Recordings};
 use crate::store::Store;
+use crate::supervisor::heart::Pulse;
 
 /// Samples read at a time: a minute, so that hours of audio take little memory.
 const PIECE: u64 = 60 * SAMPLE_RATE as u64;
@@ -38,6 +39,8 @@ const LEAD: u64 = 300 * FRAME as u64;
 pub trait LiveConversations: Send + Sync {
     /// Whether that conversation is being recorded or closed right now.
     fn is_live(&self, id: &ConversationId) -> bool;
+    /// Whether any is.
+    fn any_live(&self) -> bool;
 
     /// Asks the source of a live conversation to close it, and waits until it
     /// has.
@@ -64,6 +67,25 @@ pub struct Sweep {
     transcribe: config::Transcribe,
     wake: Wake,
     clock: Clock,
+    start: Start,
+}
+
+/// How far a start has come. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Beats with each step, so that a slow start is told from a stuck one.
+    pub progress: Pulse,
+    /// Cancelled once the first sweep is through.
+    pub done: CancellationToken,
+}
+
+impl Start {
+    /// A start that has just begun.
+    pub fn new(clock: Clock) -> Self {
+        let progress = Pulse::new(clock);
+        progress.beat();
+        Self { progress, done: CancellationToken::new() }
+    }
 }
 
 impl Sweep {
@@ -78,7 +100,15 @@ impl Sweep {
     ) -> Self {
         let deletion =
             Deletion::new(store.clone(), recordings.clone(), live.clone(), clock.clone());
-        Self { store, recordings, live, deletion, transcribe, wake, clock }
+        let start = Start::new(clock.clone());
+        Self { store, recordings, live, deletion, transcribe, wake, clock, start }
+    }
+
+    /// The same sweep, which takes part in `start`.
+    #[must_use]
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
     }
 
     /// Sweeps every `interval` until `stop`, at once to begin with.
@@ -88,6 +118,7 @@ impl Sweep {
     pub async fn run(&self, interval: Duration, stop: CancellationToken) -> Result<()> {
         loop {
             let swept = self.once().await?;
+            self.start.done.cancel();
             if swept != Swept::default() {
                 tracing::warn!(
                     adopted = swept.adopted,
@@ -115,6 +146,7 @@ impl Sweep {
             if self.live.is_live(&conversation.id) {
                 continue;
             }
+            self.start.progress.beat();
             match self.close(&conversation).await {
                 Ok(()) => swept.closed += 1,
                 Err(error) => tracing::error!(
@@ -151,6 +183,7 @@ impl Sweep {
         for Found { name, .. } in self.recordings.scan().await? {
             let Some(origin) = Recordings::origin(&name) else { continue };
             // A session makes the row before the file, so a live one has both.
+            self.start.progress.beat();
             if self.store.conversation_by_audio(&name).await?.is_some() {
                 continue;
             }
@@ -189,6 +222,8 @@ impl Sweep {
             known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
         let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
         let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
+        // Nobody waits for what was left behind.
+        segmenter.pack(true);
         if from > 0 && from <= samples {
             let lead = Span { start: from - from.min(LEAD), end: from };
             segmenter.hear_before(&self.recordings.read(name, &[lead]).await?);

@@ -13,7 +13,7 @@ use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -106,6 +106,9 @@ pub trait Users: Send + Sync {
     async fn setting(&self, key: &str) -> Result<Option<String>>;
     /// Writes a setting unless it is there; returns the one in force.
     async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String>;
+    /// Goes the way of a write and changes nothing: it comes back when writing
+    /// works.
+    async fn ping(&self) -> Result<()>;
     /// Writes an audit row: who (`actor`), did what (`action`), to what
     /// (`subject`).
     async fn audit(
@@ -184,7 +187,8 @@ pub trait Conversations: Send + Sync {
         at: Timestamp,
     ) -> Result<()>;
     /// Makes transcription jobs for windows that wait without a live job, and
-    /// finish jobs for closed conversations left unsettled. Returns how many.
+    /// finish jobs for closed conversations left unsettled; makes jobs due that a
+    /// clock, since set back, has put off for long. Returns how many.
     async fn requeue_lost(&self, at: Timestamp) -> Result<usize>;
 }
 
@@ -270,10 +274,16 @@ pub trait Chats: Send + Sync {
 /// The job queue.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Takes the next job of one of `kinds` that is due: lowest lane rank first,
-    /// then oldest. The attempt is counted when this returns.
-    async fn claim_job(&self, kinds: &[JobKind], owner: &str, at: Timestamp)
-    -> Result<Option<Job>>;
+    /// Takes the next job of one of `kinds` that is due, of lane `least` or a more
+    /// urgent one: lowest lane rank first, then oldest. The attempt is counted
+    /// when this returns.
+    async fn claim_job(
+        &self,
+        kinds: &[JobKind],
+        least: Lane,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Option<Job>>;
     /// Gives a job back after a failed attempt, to be tried at `retry_at`; with
     /// none, it is dead, and its window or conversation is marked failed with
     /// the same error. `Conflict` when the lease is no longer good.
@@ -292,8 +302,11 @@ pub trait Jobs: Send + Sync {
     async fn take_back(&self, owner: &str, at: Timestamp) -> Result<usize>;
     /// Jobs by state.
     async fn job_counts(&self) -> Result<JobCounts>;
-    /// When the earliest ready job of `kinds` is due.
-    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>>;
+    /// What waits for transcription.
+    async fn backlog(&self) -> Result<Backlog>;
+    /// When the earliest ready job of `kinds` is due, of lane `least` or a more
+    /// urgent one.
+    async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>>;
     /// Puts a dead job back with its attempts at zero. `NotFound` without one.
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
     /// The jobs of a conversation and of its windows, as far as they are kept,

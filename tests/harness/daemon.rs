@@ -51,7 +51,7 @@ impl Daemon {
         Self::with_models(keys, empty)
     }
 
-    /// With configuration keys as `SECTION__KEY` and their values.
+    /// With configuration keys as `SECTION__KEY`, or variables, and their values.
     pub fn with(keys: &[(&str, &str)]) -> Self {
         Self::with_models(keys, &models_dir())
     }
@@ -67,7 +67,10 @@ impl Daemon {
         ]
         .iter()
         .chain(keys)
-        .map(|(key, value)| (format!("FRIEND_LITE__{key}"), (*value).to_owned()))
+        .map(|(key, value)| match key.contains("__") {
+            true => (format!("FRIEND_LITE__{key}"), (*value).to_owned()),
+            false => ((*key).to_owned(), (*value).to_owned()),
+        })
         .collect();
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
         env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
@@ -142,10 +145,20 @@ impl Daemon {
         println!("kept: {}", self.dir.path().display());
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Asks the daemon to stop, and waits until it has.
     pub fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until the daemon has ended.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -13,6 +13,7 @@ mod stream;
 mod system;
 mod uploads;
 mod users;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         debug::routes(),
         chat::routes(),
         audio::routes(),
+        webhook::routes(),
         uploads::routes(),
         openai::routes(),
     ]

@@ -18,6 +18,7 @@ use crate::http::api::Api;
 use crate::http::error::ApiError;
 use crate::http::health::{Part, Service};
 use crate::http::openapi::at;
+use crate::jobs::load::Estimate;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -64,6 +65,8 @@ struct HealthView {
     critical_services_healthy: bool,
     services: BTreeMap<String, Service>,
     jobs: JobCounts,
+    /// What waits for transcription, and for how long.
+    backlog: Estimate,
     config: HealthConfig,
     /// What to do, where something does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +99,7 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     if let Err(error) = &jobs {
         tracing::error!("the store does not answer: {}", error.report());
     }
+    let backlog = api.store.backlog().await.unwrap_or_default();
     let (mut services, parts_work) = api.health.services();
     let store = Service {
         status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
@@ -119,6 +123,7 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         critical_services_healthy: store_works,
         services,
         jobs: jobs.unwrap_or_default(),
+        backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {
             transcription_service: "whisper",
             transcription_provider: "whisper",

@@ -220,8 +220,9 @@ impl Conversations for SqliteStore {
         self.write(move |tx| {
             let lost = lost_jobs(tx)?;
             lost.iter().try_for_each(|job| enqueue(tx, job, at))?;
+            let put_off = super::queue::make_due(tx, at)?;
             super::queue::prune(tx, at)?;
-            Ok(lost.len())
+            Ok(lost.len() + put_off)
         })
         .await
     }

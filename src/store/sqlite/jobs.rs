@@ -8,7 +8,7 @@ use super::{SqliteStore, rows, sql_limit, uploads, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{ConversationId, JobId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lease, Payload};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease, Payload};
 use crate::store::Jobs;
 
 #[async_trait]
@@ -16,6 +16,7 @@ impl Jobs for SqliteStore {
     async fn claim_job(
         &self,
         kinds: &[JobKind],
+        least: Lane,
         owner: &str,
         at: Timestamp,
     ) -> Result<Option<Job>> {
@@ -27,11 +28,11 @@ impl Jobs for SqliteStore {
                                  owner = ?2, updated_at = ?3
                  where id = (
                      select id from jobs
-                     where state = 'ready' and run_at <= ?3
+                     where state = 'ready' and run_at <= ?3 and lane <= ?4
                        and kind in (select value from json_each(?1))
                      order by lane, id limit 1)
                  returning *",
-                params![kinds, owner, at.millis()],
+                params![kinds, owner, at.millis(), least.rank()],
                 rows::job,
             )
         })
@@ -117,12 +118,30 @@ impl Jobs for SqliteStore {
         .await
     }
 
-    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>> {
+    async fn backlog(&self) -> Result<Backlog> {
+        self.read(|db| {
+            let sql = "select count(*), coalesce(sum((
+                           select sum((value ->> 'end') - (value ->> 'start'))
+                           from json_each(spans))), 0)
+                       from windows where state = 'waiting'";
+            let counted = rows::first(db, sql, [], |row| {
+                let count = |column| row.get(column).map(|n: i64| u64::try_from(n).unwrap_or(0));
+                Ok(Backlog { windows: count(0)?, samples: count(1)? })
+            })?;
+            Ok(counted.unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>> {
         let kinds = rows::to_json(kinds)?;
         self.read(move |db| {
             let sql = "select min(run_at) from jobs
-                       where state = 'ready' and kind in (select value from json_each(?1))";
-            let due = rows::first(db, sql, [kinds], |row| row.get::<_, Option<i64>>(0))?;
+                       where state = 'ready' and lane <= ?2
+                         and kind in (select value from json_each(?1))";
+            let due = rows::first(db, sql, params![kinds, least.rank()], |row| {
+                row.get::<_, Option<i64>>(0)
+            })?;
             Ok(due.flatten().map(Timestamp::from_millis))
         })
         .await

@@ -151,7 +151,7 @@ impl Fixture {
 
     /// The next job of `kind`, long after everything is due.
     pub(crate) async fn claim(&self, kind: JobKind) -> Option<Job> {
-        self.store.claim_job(&[kind], "test", at(1_000_000)).await.unwrap()
+        self.store.claim_job(&[kind], Lane::Backlog, "test", at(1_000_000)).await.unwrap()
     }
 
     /// Claims the next window and transcribes it as `text`.

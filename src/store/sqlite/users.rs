@@ -215,6 +215,10 @@ impl Users for SqliteStore {
         .await
     }
 
+    async fn ping(&self) -> Result<()> {
+        self.write(|_| Ok(())).await
+    }
+
     async fn audit(
         &self,
         at: Timestamp,

@@ -298,6 +298,7 @@ const PUBLIC: &[&str] = &[
     "/health",
     "/openapi.json",
     "/readiness",
+    "/webhook/audio_bytes",
 ];
 
 #[tokio::test]
