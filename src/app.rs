@@ -13,7 +13,6 @@ use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
 use crate::discovery::{self, Announcement, Service};
-use crate::domain::ids::ConversationId;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -31,13 +30,16 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::archive::Archive;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
+use crate::pipeline::deletion::Deletion;
+use crate::pipeline::disk::DiskKeeper;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
-use crate::pipeline::reconcile::{LiveConversations, Start, Sweep};
+use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
@@ -127,12 +129,11 @@ impl App {
             supervisor.clone(),
         );
         let engines = engines(&config, &supervisor)?;
-        let live = Arc::new(LiveIngest(ingest.clone()));
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
-            live.clone(),
-            config.transcribe.clone(),
+            ingest.clone(),
+            &config,
             wake.clone(),
             clock.clone(),
         );
@@ -142,6 +143,7 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),
             index.clone(),
@@ -157,7 +159,7 @@ impl App {
             &engines,
             learner.clone(),
             recordings.clone(),
-            Schedule::new(config.transcribe.when, live, clock.clone()),
+            Schedule::new(config.transcribe.when, ingest.clone(), clock.clone()),
             ingest.load().clone(),
             &wake,
             &clock,
@@ -216,6 +218,12 @@ impl App {
             ),
             recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store: store.clone(),
             ingest,
             recordings,
@@ -299,6 +307,25 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
+/// Has the room on the disk looked after.
+fn keep_disk(
+    config: &Config,
+    supervisor: &Supervisor,
+    store: &Arc<dyn Store>,
+    recordings: &Recordings,
+    ingest: &Arc<Ingest>,
+    clock: &Clock,
+) {
+    let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
+    let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let config = config.disk.clone();
+    supervisor.service("disk", move |stop| {
+        let (store, recordings) = (store.clone(), recordings.clone());
+        let keeper = DiskKeeper::new(store, recordings, deletion.clone(), &config, clock.clone());
+        keeper.run(config.check_interval.get(), stop)
+    });
+}
+
 #[allow(clippy::too_many_arguments)]
 fn start_workers(
     config: &Arc<Config>,
@@ -319,6 +346,8 @@ fn start_workers(
         &config.cropping,
         clock.clone(),
     );
+    let kbps = config.recording.archive_kbps;
+    let archive = Archive::new(store.clone(), recordings.clone(), kbps, clock.clone());
     let import =
         Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
     let transcribe = Transcribe::new(
@@ -334,12 +363,13 @@ fn start_workers(
     let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 5] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 6] = [
         ("import", Arc::new(import)),
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
         ("crop", Arc::new(crop)),
+        ("archive", Arc::new(archive)),
     ];
     for (name, handler) in handlers {
         let worker = Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry);
@@ -377,19 +407,6 @@ fn announce(
         tracing::warn!("clients need the address by hand: {}", error.report());
         None
     })
-}
-
-/// What the sweep sees of ingest.
-struct LiveIngest(Arc<Ingest>);
-
-impl LiveConversations for LiveIngest {
-    fn is_live(&self, id: &ConversationId) -> bool {
-        self.0.is_open(id)
-    }
-
-    fn any_live(&self) -> bool {
-        self.0.any_open()
-    }
 }
 
 /// Notes which models are there.

@@ -12,6 +12,7 @@ use crate::domain::user::User;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::pipeline::chat::Assistant;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -22,6 +23,8 @@ use crate::supervisor::Supervisor;
 pub struct Api {
     /// Users, conversations, memories.
     pub store: Arc<dyn Store>,
+    /// Deletes conversations, users and audio with their files.
+    pub deletion: Deletion,
     /// Search over memories.
     pub recall: Recall,
     /// Talks about memories.

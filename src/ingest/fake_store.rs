@@ -10,6 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::coverage::DayCoverage;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -20,8 +21,8 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Chats, Conversations, JobCensus, JobEntry, JobQuery, Jobs, Memories, Uploads, UserUpdate,
-    Users, Versions,
+    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
+    Uploads, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -92,9 +93,6 @@ impl Users for FakeStore {
     async fn update_user(&self, _: &UserId, _: UserUpdate) -> Result<User> {
         unreachable!()
     }
-    async fn remove_user(&self, _: &UserId) -> Result<()> {
-        unreachable!()
-    }
     async fn see_device(&self, device: &Device) -> Result<()> {
         self.may_fail()?;
         self.state().devices.push(device.clone());
@@ -124,6 +122,9 @@ impl Conversations for FakeStore {
         let row = Row { conversation: conversation.clone(), windows: Vec::new() };
         self.state().rows.push(row);
         Ok(())
+    }
+    async fn adopt_conversation(&self, _: &Conversation) -> Result<bool> {
+        unreachable!()
     }
     async fn add_window(
         &self,
@@ -400,6 +401,64 @@ impl Memories for FakeStore {
         _: usize,
         _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Deletions for FakeStore {
+    async fn delete_conversation(
+        &self,
+        _: &ConversationId,
+        _: bool,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_user(
+        &self,
+        _: &UserId,
+        _: UserData,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_audio(&self, _: &ConversationId, _: Timestamp) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
+        unreachable!()
+    }
+    async fn deletions(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn strike_deletions(&self, _: &[String]) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Audio for FakeStore {
+    async fn coverage(
+        &self,
+        _: Option<&UserId>,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Vec<DayCoverage>> {
+        unreachable!()
+    }
+    async fn queue_archives(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn complete_archive(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Option<String>> {
         unreachable!()
     }
 }

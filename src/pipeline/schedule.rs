@@ -41,6 +41,7 @@ mod tests {
 
     struct Live(AtomicBool);
 
+    #[async_trait::async_trait]
     impl LiveConversations for Live {
         fn is_live(&self, _: &ConversationId) -> bool {
             self.any_live()
@@ -49,6 +50,8 @@ mod tests {
         fn any_live(&self) -> bool {
             self.0.load(Ordering::Relaxed)
         }
+
+        async fn close(&self, _: &ConversationId) {}
     }
 
     #[test]

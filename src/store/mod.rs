@@ -12,6 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::coverage::DayCoverage;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -25,9 +26,15 @@ use crate::domain::version::{
 pub mod sqlite;
 
 /// All of the store.
-pub trait Store: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads {}
+pub trait Store:
+    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+{
+}
 
-impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads> Store for T {}
+impl<T> Store for T where
+    T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+{
+}
 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +53,26 @@ pub struct UserUpdate {
     pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
+}
+
+/// What goes with a user. What does not go keeps the user from going.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserData {
+    /// Conversations with their transcripts and recordings.
+    pub conversations: bool,
+    /// Memories with their history.
+    pub memories: bool,
+}
+
+/// What a deletion took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Conversations.
+    pub conversations: u64,
+    /// Memories.
+    pub memories: u64,
+    /// Names of the files below the audio directory that are to go.
+    pub files: Vec<String>,
 }
 
 /// Which jobs to show. `None` is all of them.
@@ -113,9 +140,6 @@ pub trait Users: Send + Sync {
     /// Changes a user and returns the result. `NotFound` without one, `Conflict`
     /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
-    /// Removes a user who owns nothing but devices. `Conflict` while
-    /// conversations or memories remain, `NotFound` without one.
-    async fn remove_user(&self, id: &UserId) -> Result<()>;
     /// Notes that a device connected.
     async fn see_device(&self, device: &Device) -> Result<()>;
     /// The devices of `user`, or of everybody, oldest first.
@@ -145,7 +169,11 @@ pub trait Users: Send + Sync {
 #[async_trait]
 pub trait Conversations: Send + Sync {
     /// Adds an open conversation; called before its first byte is written.
+    /// `Forbidden` when its user may not log in any more.
     async fn open_conversation(&self, conversation: &Conversation) -> Result<()>;
+    /// Adds an open conversation for a recording that was found without one.
+    /// False when the recording is one that was deleted and is to go.
+    async fn adopt_conversation(&self, conversation: &Conversation) -> Result<bool>;
     /// Adds a window and the job that transcribes it, and notes how many samples
     /// have been accepted. The same `seq` twice is ignored.
     async fn add_window(
@@ -405,6 +433,76 @@ pub trait Memories: Send + Sync {
         width: usize,
         embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()>;
+}
+
+/// Deleting. Each method lets go of the rows and notes the files that are to
+/// go, in one transaction with its audit row (`actor` is nobody for the daemon
+/// itself and for the command line); [`Deletions::deletions`] lists the files
+/// until they are struck off.
+#[async_trait]
+pub trait Deletions: Send + Sync {
+    /// Deletes a conversation with its windows and jobs, and with `memories`
+    /// those that came from it and their history, which brings back what they
+    /// had replaced; else they stay, without a conversation. `NotFound` without one, `Conflict` while it is open.
+    async fn delete_conversation(
+        &self,
+        id: &ConversationId,
+        memories: bool,
+        actor: Option<&UserId>,
+        at: Timestamp,
+    ) -> Result<Deleted>;
+    /// Deletes a user with devices, settings and `data`. `NotFound` without one;
+    /// `Conflict`, with nothing deleted, while one of these conversations is
+    /// open, or when conversations or memories would be left.
+    async fn delete_user(
+        &self,
+        id: &UserId,
+        data: UserData,
+        actor: Option<&UserId>,
+        at: Timestamp,
+    ) -> Result<Deleted>;
+    /// Lets go of the audio of a conversation and keeps all else; the names of
+    /// the files that are to go, none when they went before. `NotFound` without
+    /// one, `Conflict` unless it is closed and all of it is transcribed.
+    async fn delete_audio(&self, id: &ConversationId, at: Timestamp) -> Result<Vec<String>>;
+    /// Conversations whose audio [`Deletions::delete_audio`] may delete, begun
+    /// before `before`, oldest first.
+    async fn transcribed_audio(
+        &self,
+        before: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>>;
+    /// Names of the files below the audio directory that are to go.
+    async fn deletions(&self) -> Result<Vec<String>>;
+    /// Strikes off files that are gone for good.
+    async fn strike_deletions(&self, gone: &[String]) -> Result<()>;
+}
+
+/// What becomes of the audio after it is recorded.
+#[async_trait]
+pub trait Audio: Send + Sync {
+    /// What has become of the audio of conversations that began from `from` on
+    /// and before `to`, of `user` or of everybody, by day and user.
+    async fn coverage(
+        &self,
+        user: Option<&UserId>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<DayCoverage>>;
+    /// Makes an [`JobKind::Archive`] job for each WAV recording that nothing
+    /// waits for, unless one is queued or was given up. Returns how many.
+    async fn queue_archives(&self, at: Timestamp) -> Result<usize>;
+    /// Completes an [`JobKind::Archive`] job: from now on the recording of the
+    /// conversation is `name`. The file that is to go then, noted as such: the
+    /// one before, or `name` itself when the conversation has no use for it any
+    /// more. None when it had that name before.
+    async fn complete_archive(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<Option<String>>;
 }
 
 /// Files that were uploaded, each on its way into a conversation.

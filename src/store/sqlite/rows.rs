@@ -98,6 +98,10 @@ pub(super) fn conversation(row: &Row<'_>) -> Read<Conversation> {
         memory: name(row, "memory", Progress::from_name)?,
         error: row.get("error")?,
         title: row.get("title")?,
+        audio_deleted_at: row
+            .get::<_, Option<i64>>("audio_deleted_at")?
+            .map(Timestamp::from_millis),
+        time_estimated: row.get("time_estimated")?,
     })
 }
 

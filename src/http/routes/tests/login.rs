@@ -3,7 +3,7 @@ use axum::http::{Request, header};
 use serde_json::json;
 
 use super::{Answer, PASSWORD, World};
-use crate::store::UserUpdate;
+use crate::store::{UserData, UserUpdate};
 
 async fn post(world: &World, content_type: &str, body: &str) -> Answer {
     let request = Request::post("/auth/jwt/login")
@@ -107,7 +107,7 @@ async fn a_token_ends_with_time_a_new_password_or_its_user() {
     let ann = super::Person { token, ..ann };
     world.get("/users/me", &ann).await.is(200);
 
-    world.api.store.remove_user(&ann.user.id).await.unwrap();
+    world.api.deletion.user(&ann.user.id, UserData::default(), None).await.unwrap();
     world.get("/users/me", &ann).await.is(401);
 
     world.get("/users/me", &ben).await.is(200);

@@ -41,6 +41,7 @@ use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::llm::{Generate, LanguageModel};
 use crate::pipeline::chat::Assistant;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
@@ -185,6 +186,12 @@ impl World {
             ),
             recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store,
             ingest,
             recordings,
