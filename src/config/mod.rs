@@ -115,6 +115,9 @@ section!(
         /// Reverse proxies, as addresses or networks (`10.0.0.0/8`), whose word on
         /// where a request comes from (`X-Forwarded-For`) is taken.
         trusted_proxies: Vec<String> = Vec::new(),
+        /// A bearer token that opens `/metrics` and nothing else, for Prometheus.
+        /// Empty: only an administrator's login does.
+        metrics_token: Secret = Secret::default(),
         /// Pages of other servers that may use the API from a browser:
         /// `https://dash.example.com`. Their scripts may then act for whoever is
         /// logged in.

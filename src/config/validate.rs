@@ -38,6 +38,10 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        let token = self.server.metrics_token.expose();
+        require(token.is_empty() || token.len() >= 16, "server.metrics_token", || {
+            "must be at least 16 characters, or empty".into()
+        })?;
         let legacy = &self.server.legacy_user;
         require(legacy.is_empty() || legacy.contains('@'), "server.legacy_user", || {
             format!("`{legacy}` is not an e-mail address; leave it empty to refuse /ws")

@@ -79,7 +79,7 @@ impl Health {
 }
 
 /// A part of the daemon, in the form of the original.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Service {
     /// How it is, for people.
     pub(super) status: String,
@@ -92,7 +92,7 @@ pub(super) struct Service {
 }
 
 /// The model of a service.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct ServiceModel {
     /// As the engine names it.
     pub(super) model: Option<String>,

@@ -121,7 +121,7 @@ async fn record(
     match ending {
         Ending::Disconnect => session.lost().await,
         Ending::Replaced(successor) => {
-            if let Some(session) = session.hand_over(successor) {
+            if let Some(session) = session.hand_over(successor).await {
                 session.lost().await;
             }
         }

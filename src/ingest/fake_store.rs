@@ -11,7 +11,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -20,8 +20,8 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Chats, Conversations, Deleted, Deletions, Jobs, Memories, Uploads, UserData, UserUpdate, Users,
-    Versions,
+    Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
+    Uploads, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -313,6 +313,24 @@ impl Jobs for FakeStore {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn jobs(&self, _: JobQuery) -> Result<(Vec<JobEntry>, u64)> {
+        unreachable!()
+    }
+    async fn job(&self, _: JobId) -> Result<Option<JobEntry>> {
+        unreachable!()
+    }
+    async fn job_census(&self, _: Option<&UserId>) -> Result<Vec<JobCensus>> {
+        unreachable!()
+    }
+    async fn cancel_job(&self, _: JobId, _: Timestamp) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_job(&self, _: JobId) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_jobs(&self, _: JobState, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
     async fn conversation_jobs(&self, _: &ConversationId) -> Result<Vec<Job>> {

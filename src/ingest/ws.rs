@@ -112,13 +112,20 @@ pub async fn serve(
         complaints: 0,
     };
     let ending = connection.run(&ingest).await;
-    let Connection { mut socket, session, .. } = connection;
+    let Connection { mut socket, session, challenge, .. } = connection;
+    let ending = match (ending, challenge) {
+        // That it has ended is an answer too.
+        (Ending::Disconnect | Ending::Silent, Some(challenge)) => {
+            Ending::Replaced(challenge.successor)
+        }
+        (ending, _) => ending,
+    };
     let client = session.client_id().clone();
     match ending {
         Ending::Disconnect => session.lost().await,
         Ending::Replaced(successor) => {
             tracing::info!(%client, "the device is back on another connection");
-            if let Some(session) = session.hand_over(successor) {
+            if let Some(session) = session.hand_over(successor).await {
                 session.lost().await;
             }
             close(&mut socket, GOING_AWAY, "this device has connected again").await;

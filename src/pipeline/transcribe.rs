@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::schedule::Schedule;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::planned;
+use crate::base::{metrics, planned};
 use crate::domain::conversation::{SAMPLE_RATE, Span, WindowState};
 use crate::domain::job::{Job, JobKind, Lane, Payload};
 use crate::domain::transcript::{Segment, Word};
@@ -79,6 +79,8 @@ impl Handler for Transcribe {
         planned::before("keeping a transcript")?;
         let now = self.clock.now();
         self.store.complete_window(job.lease(), *id, &segments, &engine, now).await?;
+        let samples: u64 = window.spans.iter().map(|span| span.len()).sum();
+        metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
         planned::after("keeping a transcript")
     }
 }

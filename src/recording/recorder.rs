@@ -12,6 +12,8 @@ use super::track::{Piece, Track};
 use crate::audio::ogg;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics;
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
@@ -51,6 +53,15 @@ impl Shared {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.add(std::mem::take(&mut *self.gathered()));
         file
+    }
+
+    /// Counts what `work` brings to disk of all that has gathered.
+    fn counted(&self, work: fn(&mut Track) -> Result<()>) -> Result<()> {
+        let mut file = self.file();
+        let before = file.synced();
+        let result = work(&mut file);
+        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(before)));
+        result
     }
 }
 
@@ -113,6 +124,7 @@ impl Recorder {
 
     async fn gather(&mut self, samples: u64, add: impl FnOnce(&mut Piece)) -> Result<()> {
         self.samples += samples;
+        metrics::AUDIO_ACCEPTED.add(&[], seconds(samples));
         let backlog = {
             let mut gathered = self.shared.gathered();
             add(&mut gathered);
@@ -184,7 +196,7 @@ impl Recorder {
             let _ = write.await;
         }
         let shared = self.shared.clone();
-        let error = blocking(move || shared.file().finish()).await.err();
+        let error = blocking(move || shared.counted(Track::finish)).await.err();
         let synced = self.shared.file().synced();
         (synced, error)
     }
@@ -203,13 +215,17 @@ impl Recorder {
     fn start(&mut self) {
         self.due = None;
         let shared = self.shared.clone();
-        let mut write = Box::pin(blocking(move || shared.file().sync()));
+        let mut write = Box::pin(blocking(move || shared.counted(Track::sync)));
         // Work begins with the first poll.
         self.write = Some(match (&mut write).now_or_never() {
             None => write,
             Some(result) => Box::pin(std::future::ready(result)),
         });
     }
+}
+
+fn seconds(samples: u64) -> f64 {
+    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 impl Drop for Recorder {

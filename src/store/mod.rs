@@ -12,8 +12,8 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
-use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -52,6 +52,47 @@ pub struct UserUpdate {
     pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
+}
+
+/// Which jobs to show. `None` is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobQuery {
+    /// Those of one user's conversations.
+    pub user: Option<UserId>,
+    /// Of one kind.
+    pub kind: Option<JobKind>,
+    /// In one state.
+    pub state: Option<JobState>,
+    /// Of the conversation of that id, or of the device of that client id.
+    pub session: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// After so many.
+    pub offset: usize,
+}
+
+/// A job with what it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobEntry {
+    /// The job.
+    pub job: Job,
+    /// Whose it is.
+    pub user_id: Option<UserId>,
+    /// The conversation it works on.
+    pub conversation_id: Option<ConversationId>,
+    /// The device of that conversation.
+    pub client_id: Option<ClientId>,
+}
+
+/// How many jobs there are of a kind in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobCensus {
+    /// The kind.
+    pub kind: JobKind,
+    /// The state.
+    pub state: JobState,
+    /// How many.
+    pub jobs: u64,
 }
 
 /// What goes with a user. What does not go keeps the user from going.
@@ -309,6 +350,22 @@ pub trait Jobs: Send + Sync {
     async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>>;
     /// Puts a dead job back with its attempts at zero. `NotFound` without one.
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
+    /// A page of the jobs that `query` asks for, newest first, and how many there
+    /// are in all.
+    async fn jobs(&self, query: JobQuery) -> Result<(Vec<JobEntry>, u64)>;
+    /// One job.
+    async fn job(&self, id: JobId) -> Result<Option<JobEntry>>;
+    /// How many jobs there are of each kind in each state, those of `user`, or
+    /// all.
+    async fn job_census(&self, user: Option<&UserId>) -> Result<Vec<JobCensus>>;
+    /// Gives up a job that waits or is being done, as if it had failed for the
+    /// last time. False when there is none.
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<bool>;
+    /// Takes a job that is done or dead off the list. False when there is none.
+    async fn forget_job(&self, id: JobId) -> Result<bool>;
+    /// Takes the jobs that came to `state`, which is done or dead, by `before`
+    /// off the list. Returns how many.
+    async fn forget_jobs(&self, state: JobState, before: Timestamp) -> Result<usize>;
     /// The jobs of a conversation and of its windows, as far as they are kept,
     /// oldest first.
     async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>>;

@@ -7,8 +7,12 @@ mod conversations;
 mod debug;
 mod login;
 mod memories;
+mod metrics;
 mod openai;
+mod processor;
+mod queue;
 mod range;
+mod speakers;
 mod stream;
 mod system;
 mod uploads;
@@ -46,6 +50,10 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         debug::routes(),
         chat::routes(),
         audio::routes(),
+        queue::routes(),
+        processor::routes(),
+        speakers::routes(),
+        metrics::routes(),
         webhook::routes(),
         uploads::routes(),
         openai::routes(),
@@ -64,7 +72,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::render(&document)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(request_id::tag))
+        .layer(middleware::from_fn_with_state(api.clock.clone(), request_id::tag))
         // Outermost, since a browser asks before it sends what a route sees.
         .layer(tower::util::option_layer(origins))
         .with_state(api)

@@ -88,7 +88,16 @@ struct HealthConfig {
     active_clients: usize,
     new_conversation_timeout_minutes: f64,
     audio_cropping_enabled: bool,
+    // What the original ran as servers of their own is inside this daemon. It
+    // names no path and no address here: this answer is public.
+    mongodb_uri: &'static str,
+    qdrant_url: &'static str,
+    asr_uri: &'static str,
+    llm_base_url: &'static str,
+    chunk_dir: &'static str,
 }
+
+const EMBEDDED: &str = "inside the daemon";
 
 /// How the daemon and its parts are. Public, so it names no path and no person.
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
@@ -107,6 +116,13 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         critical: true,
         part: None,
     };
+    // The names by which the original's clients know these parts.
+    for (name, theirs) in [("llm", "audioai"), ("embeddings", "mem0")] {
+        if let Some(service) = services.get(name).cloned() {
+            services.insert(theirs.into(), service);
+        }
+    }
+    services.insert("mongodb".into(), store.clone());
     services.insert("store".into(), store);
 
     let (status, message) = match (store_works, parts_work) {
@@ -135,7 +151,12 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             embedding_model: api.health.model(Part::Embed),
             active_clients: api.ingest.clients().count(),
             new_conversation_timeout_minutes: timeout.as_secs_f64() / 60.0,
-            audio_cropping_enabled: false,
+            audio_cropping_enabled: api.config.cropping.enabled,
+            mongodb_uri: EMBEDDED,
+            qdrant_url: EMBEDDED,
+            asr_uri: EMBEDDED,
+            llm_base_url: EMBEDDED,
+            chunk_dir: "audio",
         },
         message,
     })

@@ -169,7 +169,7 @@ impl<'a> Connection<'a> {
     async fn on_request(&mut self, request: session::Request, now: Duration) {
         let Some(mut session) = self.session.take() else { return };
         self.session = match request.into_successor() {
-            Ok(successor) if now >= self.last_heard + LOST => session.hand_over(successor),
+            Ok(successor) if now >= self.last_heard + LOST => session.hand_over(successor).await,
             // This peer is alive; the other one is another.
             Ok(_) => Some(session),
             Err(request) => {

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{finish_if_settled, stale};
-use super::{SqliteStore, rows, sql_limit, uploads, versions};
+use super::{SqliteStore, job_list, rows, sql_limit, uploads, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::ids::{ConversationId, JobId, WindowId};
-use crate::domain::job::{Backlog, Job, JobCounts, JobKind, Lane, Lease, Payload};
-use crate::store::Jobs;
+use crate::domain::ids::{ConversationId, JobId, UserId, WindowId};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease, Payload};
+use crate::store::{JobCensus, JobEntry, JobQuery, Jobs};
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -173,6 +173,53 @@ impl Jobs for SqliteStore {
         .await
     }
 
+    async fn jobs(&self, query: JobQuery) -> Result<(Vec<JobEntry>, u64)> {
+        self.read(move |db| job_list::page(db, &query)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobEntry>> {
+        self.read(move |db| job_list::one(db, id)).await
+    }
+
+    async fn job_census(&self, user: Option<&UserId>) -> Result<Vec<JobCensus>> {
+        let user = user.cloned();
+        self.read(move |db| job_list::census(db, user.as_ref())).await
+    }
+
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<bool> {
+        self.write(move |tx| {
+            let job = rows::first(
+                tx,
+                "update jobs set state = 'dead', epoch = epoch + 1, owner = null,
+                                 last_error = ?2, updated_at = ?3
+                 where id = ?1 and state in ('ready', 'leased') returning *",
+                params![id, CANCELLED, at.millis()],
+                rows::job,
+            )?;
+            let Some(job) = job else { return Ok(false) };
+            give_up(tx, &job, CANCELLED, at)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn forget_job(&self, id: JobId) -> Result<bool> {
+        self.write(move |tx| {
+            let sql = "delete from jobs where id = ?1 and state in ('done', 'dead')";
+            Ok(rows::run(tx, sql, [id])? > 0)
+        })
+        .await
+    }
+
+    async fn forget_jobs(&self, state: JobState, before: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            let sql = "delete from jobs
+                       where state = ?1 and state in ('done', 'dead') and updated_at <= ?2";
+            rows::run(tx, sql, params![state.as_str(), before.millis()])
+        })
+        .await
+    }
+
     async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>> {
         let id = id.clone();
         self.read(move |db| {
@@ -193,6 +240,9 @@ impl Jobs for SqliteStore {
         .await
     }
 }
+
+/// What a job that was cancelled has for its error.
+const CANCELLED: &str = "cancelled";
 
 /// Marks what a dead job worked on as failed.
 fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()> {

@@ -9,6 +9,7 @@ mod conversations;
 mod deletions;
 mod error;
 mod file;
+mod job_list;
 mod jobs;
 mod memories;
 mod migrations;

@@ -6,6 +6,7 @@ mod conversations;
 mod debug;
 mod login;
 mod memories;
+mod queue;
 mod sockets;
 mod system;
 mod users;
@@ -141,6 +142,7 @@ impl World {
         Self::with(|_| {}).await
     }
 
+    /// With a configuration that `change` has changed.
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let fixture = Fixture::new();
         let clock = Clock::simulated(at(100));
