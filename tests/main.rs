@@ -12,6 +12,7 @@ mod isolation;
 mod layers;
 mod memory;
 mod odd_input;
+mod openapi;
 mod quality;
 mod service;
 mod uploads;

@@ -130,7 +130,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
         healthy: store_works,
         critical: true,
-        part: None,
+        model: None,
+        model_present: None,
     };
     // The names by which the original's clients know these parts.
     for (name, theirs) in [("llm", "audioai"), ("embeddings", "mem0")] {
