@@ -30,9 +30,11 @@ use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::archive::Archive;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
 use crate::pipeline::deletion::Deletion;
+use crate::pipeline::disk::DiskKeeper;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
@@ -131,7 +133,7 @@ impl App {
             store.clone(),
             recordings.clone(),
             ingest.clone(),
-            config.transcribe.clone(),
+            &config,
             wake.clone(),
             clock.clone(),
         );
@@ -141,6 +143,7 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),
             index.clone(),
@@ -304,6 +307,25 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
+/// Has the room on the disk looked after.
+fn keep_disk(
+    config: &Config,
+    supervisor: &Supervisor,
+    store: &Arc<dyn Store>,
+    recordings: &Recordings,
+    ingest: &Arc<Ingest>,
+    clock: &Clock,
+) {
+    let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
+    let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let config = config.disk.clone();
+    supervisor.service("disk", move |stop| {
+        let (store, recordings) = (store.clone(), recordings.clone());
+        let keeper = DiskKeeper::new(store, recordings, deletion.clone(), &config, clock.clone());
+        keeper.run(config.check_interval.get(), stop)
+    });
+}
+
 #[allow(clippy::too_many_arguments)]
 fn start_workers(
     config: &Arc<Config>,
@@ -324,6 +346,8 @@ fn start_workers(
         &config.cropping,
         clock.clone(),
     );
+    let kbps = config.recording.archive_kbps;
+    let archive = Archive::new(store.clone(), recordings.clone(), kbps, clock.clone());
     let import =
         Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
     let transcribe = Transcribe::new(
@@ -339,12 +363,13 @@ fn start_workers(
     let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 5] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 6] = [
         ("import", Arc::new(import)),
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
         ("crop", Arc::new(crop)),
+        ("archive", Arc::new(archive)),
     ];
     for (name, handler) in handlers {
         let worker = Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry);

@@ -152,6 +152,7 @@ impl Process {
         let mut config = Config::default();
         config.transcribe.window_min = Interval::from_secs(1);
         config.transcribe.window_max = Interval::from_secs(2);
+        config.recording.archive = "wav".into();
         let config = Arc::new(config);
         let recordings =
             Recordings::open(state, config.recording.sync_interval.get(), clock.clone())?;
@@ -168,7 +169,7 @@ impl Process {
             store.clone(),
             recordings.clone(),
             ingest.clone(),
-            config.transcribe.clone(),
+            &config,
             wake.clone(),
             clock.clone(),
         );

@@ -39,6 +39,8 @@ pub struct Config {
     pub auth: Auth,
     /// How audio is written down.
     pub recording: Recording,
+    /// Room on the disk.
+    pub disk: Disk,
     /// Where conversations begin and end.
     pub conversation: Conversation,
     /// How conversations are cut for transcription.
@@ -215,6 +217,27 @@ section!(
         /// Longest time between syncs to disk: what a power cut can cost. 0 syncs
         /// every frame.
         sync_interval: Interval = Interval::from_secs(1),
+        /// What becomes of audio that came as PCM once it is transcribed. `opus`:
+        /// made anew as Ogg Opus, a tenth of its size. `wav`: kept as it is.
+        /// `none`: deleted, and its transcript cannot be made again.
+        archive: String = "opus".into(),
+        /// Bits a second of archived audio, in thousands (6 to 128).
+        archive_kbps: u32 = 24,
+    }
+);
+
+section!(
+    /// Room on the disk.
+    Disk {
+        /// Room kept free, in MiB. Below it the oldest transcribed audio is
+        /// deleted; where that is not enough, new audio is refused until there is
+        /// room. Audio without a transcript is never deleted.
+        reserve_mib: u64 = 512,
+        /// A warning is given when the room above the reserve lasts for less than
+        /// this at the present rate.
+        warn_headroom: Interval = Interval::from_secs(24 * 3600),
+        /// How often the disk is looked at.
+        check_interval: Interval = Interval::from_secs(10),
     }
 );
 

@@ -81,6 +81,16 @@ impl Config {
             "recording.sync_interval",
             || "must be at most 60s: it is what a power cut can cost".into(),
         )?;
+        let archive = &self.recording.archive;
+        require(matches!(archive.as_str(), "opus" | "wav" | "none"), "recording.archive", || {
+            format!("`{archive}` is not one of opus, wav, none")
+        })?;
+        require(
+            (6..=128).contains(&self.recording.archive_kbps),
+            "recording.archive_kbps",
+            || "must be 6 to 128".into(),
+        )?;
+        positive("disk.check_interval", self.disk.check_interval.get())?;
         positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
         require(
             self.conversation.max_length.get() >= Duration::from_secs(60),

@@ -121,6 +121,8 @@ named!(
         Disconnect = "disconnect",
         /// Asked for through the API.
         Request = "request",
+        /// What came next was in another format: a recording has one.
+        FormatChange = "format-change",
         /// Nobody spoke for the configured time.
         Silence = "silence",
         /// It reached the longest allowed length.

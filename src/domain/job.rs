@@ -22,6 +22,8 @@ named!(
         Remember = "remember",
         /// Writes the speech of a recording to a file of its own.
         Crop = "crop",
+        /// Makes a transcribed WAV recording anew as Ogg Opus.
+        Archive = "archive",
     }
 );
 

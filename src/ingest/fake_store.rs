@@ -10,6 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::coverage::DayCoverage;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -20,7 +21,7 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
+    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
     Uploads, UserData, UserUpdate, Users, Versions,
 };
 
@@ -405,35 +406,6 @@ impl Memories for FakeStore {
 }
 
 #[async_trait]
-impl Uploads for FakeStore {
-    async fn add_uploads(&self, _: &UploadJob, _: &[Conversation], _: bool) -> Result<UploadJob> {
-        unreachable!()
-    }
-    async fn upload_job(&self, _: &str) -> Result<Option<UploadJob>> {
-        unreachable!()
-    }
-    async fn upload_jobs(&self, _: Option<&UserId>, _: usize) -> Result<Vec<UploadJob>> {
-        unreachable!()
-    }
-    async fn begin_upload(&self, _: &ConversationId, _: Timestamp) -> Result<Option<Upload>> {
-        unreachable!()
-    }
-    async fn complete_upload(
-        &self,
-        _: Lease,
-        _: &ConversationId,
-        _: u64,
-        _: Option<&str>,
-        _: Timestamp,
-    ) -> Result<()> {
-        unreachable!()
-    }
-    async fn spooled_uploads(&self) -> Result<Vec<String>> {
-        unreachable!()
-    }
-}
-
-#[async_trait]
 impl Deletions for FakeStore {
     async fn delete_conversation(
         &self,
@@ -463,6 +435,59 @@ impl Deletions for FakeStore {
         unreachable!()
     }
     async fn strike_deletions(&self, _: &[String]) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Audio for FakeStore {
+    async fn coverage(
+        &self,
+        _: Option<&UserId>,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Vec<DayCoverage>> {
+        unreachable!()
+    }
+    async fn queue_archives(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn complete_archive(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Option<String>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Uploads for FakeStore {
+    async fn add_uploads(&self, _: &UploadJob, _: &[Conversation], _: bool) -> Result<UploadJob> {
+        unreachable!()
+    }
+    async fn upload_job(&self, _: &str) -> Result<Option<UploadJob>> {
+        unreachable!()
+    }
+    async fn upload_jobs(&self, _: Option<&UserId>, _: usize) -> Result<Vec<UploadJob>> {
+        unreachable!()
+    }
+    async fn begin_upload(&self, _: &ConversationId, _: Timestamp) -> Result<Option<Upload>> {
+        unreachable!()
+    }
+    async fn complete_upload(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: u64,
+        _: Option<&str>,
+        _: Timestamp,
+    ) -> Result<()> {
+        unreachable!()
+    }
+    async fn spooled_uploads(&self) -> Result<Vec<String>> {
         unreachable!()
     }
 }

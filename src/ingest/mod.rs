@@ -28,6 +28,7 @@ pub mod esp32;
 mod fake_store;
 mod frame;
 mod open;
+mod pre_roll;
 pub mod session;
 mod stream;
 mod tcp;
@@ -101,8 +102,10 @@ impl Ingest {
     /// same device left a moment ago: its conversation then continues.
     ///
     /// # Errors
-    /// `Busy` when the user has as many streams as are allowed.
+    /// `Busy` when the user has as many streams as are allowed; `NoSpace` or
+    /// `Unavailable` while no audio can be recorded.
     pub async fn connect(self: &Arc<Self>, user: &User, device: Option<&str>) -> Result<Session> {
+        self.recordings.accepting()?;
         let session = self.session(user, device).await?;
         let (id, now) = (session.client_id(), self.clock.now());
         let seen = Device {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Ingest;
 use super::clients::{Client, CurrentConversation};
+use super::pre_roll::PreRoll;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
 use crate::base::planned;
@@ -52,6 +53,7 @@ impl Open {
     pub(super) async fn begin(
         ingest: &Arc<Ingest>,
         client: &Arc<Client>,
+        format: Format,
         age: usize,
     ) -> Result<Self> {
         let id = ConversationId::generate();
@@ -61,7 +63,7 @@ impl Open {
             id.clone(),
             client.user_id().clone(),
             client.id().clone(),
-            Recordings::file_name(started_at, client.id(), &id, Format::Wav),
+            Recordings::file_name(started_at, client.id(), &id, format),
             started_at,
         );
         ingest.open_ids().insert(id.clone());
@@ -82,9 +84,34 @@ impl Open {
         Ok(Self { listed, recorder, pending: Vec::new(), retry_at: 0 })
     }
 
-    /// Records `samples`.
-    pub(super) async fn append(&mut self, samples: &[i16]) -> Result<()> {
-        self.recorder.append(samples).await
+    /// What it records.
+    pub(super) fn format(&self) -> Format {
+        self.recorder.format()
+    }
+
+    /// Records `samples`, or the packet that they are of.
+    pub(super) async fn append(&mut self, samples: &[i16], packet: Option<&[u8]>) -> Result<()> {
+        match packet {
+            Some(packet) => {
+                let samples = u16::try_from(samples.len()).unwrap_or(0);
+                self.recorder.append_packet(packet, samples).await
+            }
+            None => self.recorder.append(samples).await,
+        }
+    }
+
+    /// Records what was held from before the first speech.
+    pub(super) async fn append_held(&mut self, held: PreRoll) -> Result<()> {
+        let (samples, packets) = held.into_parts();
+        if self.format() == Format::Wav {
+            return self.recorder.append(&samples).await;
+        }
+        let mut result = Ok(());
+        for (packet, samples) in packets {
+            // All are kept, whatever is said of one.
+            result = result.and(self.recorder.append_packet(&packet, samples).await);
+        }
+        result
     }
 
     /// Time left until audio must go to disk.

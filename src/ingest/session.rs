@@ -73,6 +73,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.ingest.recordings.accepting()?;
         let format = format.or(self.format).unwrap_or(PcmFormat::SPEECH);
         let bounded = self.format.is_some();
         self.stream().pcm(bytes, format, bounded).await
@@ -84,6 +85,7 @@ impl Session {
     /// As [`Session::audio`]; `BadInput` when it is no packet, which costs
     /// nothing but itself.
     pub async fn opus(&mut self, packet: &[u8]) -> Result<()> {
+        self.ingest.recordings.accepting()?;
         let bounded = self.format.is_some();
         self.stream().opus(packet, bounded).await
     }

@@ -219,9 +219,9 @@ mod tests {
             let live = Arc::new(Source(store.clone()));
             let deletion =
                 Deletion::new(store.clone(), recordings.clone(), live.clone(), clock.clone());
-            let transcribe = config::Transcribe::default();
+            let config = config::Config::default();
             let sweep =
-                Sweep::new(store, recordings.clone(), live, transcribe, Wake::default(), clock);
+                Sweep::new(store, recordings.clone(), live, &config, Wake::default(), clock);
             Self { fixture, recordings, deletion, sweep }
         }
 

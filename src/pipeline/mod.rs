@@ -7,9 +7,11 @@
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 
+pub mod archive;
 pub mod chat;
 pub mod crop;
 pub mod deletion;
+pub mod disk;
 pub mod extract;
 pub mod file;
 pub mod finish;

@@ -34,6 +34,9 @@ const PIECE: u64 = 60 * SAMPLE_RATE as u64;
 /// What the detector hears again before it goes on: more than it looks back on.
 const LEAD: u64 = 300 * FRAME as u64;
 
+/// The most conversations whose audio one sweep deletes.
+const DELETED_AT_ONCE: usize = 1000;
+
 /// Tells which conversations have a live source. The sweep leaves those alone.
 #[async_trait]
 pub trait LiveConversations: Send + Sync {
@@ -65,6 +68,7 @@ pub struct Sweep {
     live: Arc<dyn LiveConversations>,
     deletion: Deletion,
     transcribe: config::Transcribe,
+    archive: Archiving,
     wake: Wake,
     clock: Clock,
     start: Start,
@@ -88,20 +92,34 @@ impl Start {
     }
 }
 
+/// What becomes of a recording that nothing waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Archiving {
+    Opus,
+    Keep,
+    Delete,
+}
+
 impl Sweep {
     /// Over these recordings and rows.
     pub fn new(
         store: Arc<dyn Store>,
         recordings: Recordings,
         live: Arc<dyn LiveConversations>,
-        transcribe: config::Transcribe,
+        config: &config::Config,
         wake: Wake,
         clock: Clock,
     ) -> Self {
         let deletion =
             Deletion::new(store.clone(), recordings.clone(), live.clone(), clock.clone());
+        let archive = match config.recording.archive.as_str() {
+            "opus" => Archiving::Opus,
+            "none" => Archiving::Delete,
+            _ => Archiving::Keep,
+        };
+        let transcribe = config.transcribe.clone();
         let start = Start::new(clock.clone());
-        Self { store, recordings, live, deletion, transcribe, wake, clock, start }
+        Self { store, recordings, live, deletion, transcribe, archive, wake, clock, start }
     }
 
     /// The same sweep, which takes part in `start`.
@@ -159,10 +177,25 @@ impl Sweep {
         planned::before("queueing lost work")?;
         swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
         planned::after("queueing lost work")?;
-        if swept != Swept::default() {
+        let archiving = self.archive().await?;
+        if swept != Swept::default() || archiving {
             self.wake.wake();
         }
         Ok(swept)
+    }
+
+    /// Sees to recordings that nothing waits for; whether there are jobs to do.
+    async fn archive(&self) -> Result<bool> {
+        match self.archive {
+            Archiving::Keep => Ok(false),
+            Archiving::Opus => Ok(self.store.queue_archives(self.clock.now()).await? > 0),
+            Archiving::Delete => {
+                for conversation in self.store.transcribed_audio(None, DELETED_AT_ONCE).await? {
+                    self.deletion.audio(&conversation.id).await?;
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Removes cropped recordings that no conversation has: their rows come after
@@ -182,9 +215,10 @@ impl Sweep {
         let mut adopted = 0;
         for Found { name, .. } in self.recordings.scan().await? {
             let Some(origin) = Recordings::origin(&name) else { continue };
-            // A session makes the row before the file, so a live one has both.
+            // A session makes the row before the file, so a live one has both. One
+            // that is being archived has two files for a while.
             self.start.progress.beat();
-            if self.store.conversation_by_audio(&name).await?.is_some() {
+            if self.store.conversation(&origin.conversation_id).await?.is_some() {
                 continue;
             }
             let devices = self.store.devices(None).await?;

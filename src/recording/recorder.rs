@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::format::Format;
+use super::gate::Gate;
 use super::track::{Piece, Track};
 use crate::audio::ogg;
 use crate::base::clock::Clock;
@@ -41,11 +42,22 @@ pub(super) struct Shared {
     pub(super) file: Mutex<Track>,
     /// Appended and not written; never held for longer than a copy takes.
     gathered: Mutex<Piece>,
+    gate: Arc<Gate>,
 }
 
 impl Shared {
     fn gathered(&self) -> MutexGuard<'_, Piece> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the file written by `work`, and tells whoever wants to know how.
+    fn save(&self, work: impl FnOnce(&mut Track) -> Result<()>) -> Result<()> {
+        let mut file = self.file();
+        let (bytes, samples) = (file.bytes(), file.synced());
+        let result = work(&mut file);
+        self.gate.wrote(file.bytes().saturating_sub(bytes));
+        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(samples)));
+        self.gate.heed(result)
     }
 
     /// The file, with all that has gathered handed to it.
@@ -54,22 +66,13 @@ impl Shared {
         file.add(std::mem::take(&mut *self.gathered()));
         file
     }
-
-    /// Counts what `work` brings to disk of all that has gathered.
-    fn counted(&self, work: fn(&mut Track) -> Result<()>) -> Result<()> {
-        let mut file = self.file();
-        let before = file.synced();
-        let result = work(&mut file);
-        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(before)));
-        result
-    }
 }
 
 impl Recorder {
-    pub(super) fn new(file: Track, sync_interval: Duration, clock: Clock) -> Self {
+    pub(super) fn new(file: Track, gate: Arc<Gate>, sync_interval: Duration, clock: Clock) -> Self {
         Self {
             format: file.format(),
-            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default() }),
+            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default(), gate }),
             write: None,
             due: None,
             behind: false,
@@ -196,7 +199,7 @@ impl Recorder {
             let _ = write.await;
         }
         let shared = self.shared.clone();
-        let error = blocking(move || shared.counted(Track::finish)).await.err();
+        let error = blocking(move || shared.save(Track::finish)).await.err();
         let synced = self.shared.file().synced();
         (synced, error)
     }
@@ -215,7 +218,7 @@ impl Recorder {
     fn start(&mut self) {
         self.due = None;
         let shared = self.shared.clone();
-        let mut write = Box::pin(blocking(move || shared.counted(Track::sync)));
+        let mut write = Box::pin(blocking(move || shared.save(Track::sync)));
         // Work begins with the first poll.
         self.write = Some(match (&mut write).now_or_never() {
             None => write,

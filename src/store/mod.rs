@@ -12,6 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::coverage::DayCoverage;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -26,12 +27,12 @@ pub mod sqlite;
 
 /// All of the store.
 pub trait Store:
-    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions
+    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
 {
 }
 
-impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions> Store
-    for T
+impl<T> Store for T where
+    T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
 {
 }
 
@@ -52,6 +53,26 @@ pub struct UserUpdate {
     pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
+}
+
+/// What goes with a user. What does not go keeps the user from going.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserData {
+    /// Conversations with their transcripts and recordings.
+    pub conversations: bool,
+    /// Memories with their history.
+    pub memories: bool,
+}
+
+/// What a deletion took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Conversations.
+    pub conversations: u64,
+    /// Memories.
+    pub memories: u64,
+    /// Names of the files below the audio directory that are to go.
+    pub files: Vec<String>,
 }
 
 /// Which jobs to show. `None` is all of them.
@@ -93,26 +114,6 @@ pub struct JobCensus {
     pub state: JobState,
     /// How many.
     pub jobs: u64,
-}
-
-/// What goes with a user. What does not go keeps the user from going.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserData {
-    /// Conversations with their transcripts and recordings.
-    pub conversations: bool,
-    /// Memories with their history.
-    pub memories: bool,
-}
-
-/// What a deletion took away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Deleted {
-    /// Conversations.
-    pub conversations: u64,
-    /// Memories.
-    pub memories: u64,
-    /// Names of the files below the audio directory that are to go.
-    pub files: Vec<String>,
 }
 
 /// People, devices, settings, and the audit trail.
@@ -434,41 +435,6 @@ pub trait Memories: Send + Sync {
     ) -> Result<()>;
 }
 
-/// Files that were uploaded, each on its way into a conversation.
-#[async_trait]
-pub trait Uploads: Send + Sync {
-    /// Adds a request with its files; for each that waits its conversation, of
-    /// `conversations` by id, and the job to record it. Unless `force`, a file
-    /// whose bytes its user has uploaded before gets that conversation instead
-    /// and waits for nothing. Returns the request as it is now.
-    async fn add_uploads(
-        &self,
-        job: &UploadJob,
-        conversations: &[Conversation],
-        force: bool,
-    ) -> Result<UploadJob>;
-    /// The request of that id.
-    async fn upload_job(&self, id: &str) -> Result<Option<UploadJob>>;
-    /// Requests of `user`, or of everybody, newest first.
-    async fn upload_jobs(&self, user: Option<&UserId>, limit: usize) -> Result<Vec<UploadJob>>;
-    /// Notes that the recording of a waiting file begins; what an earlier
-    /// attempt cut from it is forgotten. None when no file waits for that
-    /// conversation.
-    async fn begin_upload(&self, id: &ConversationId, at: Timestamp) -> Result<Option<Upload>>;
-    /// Completes a [`JobKind::Import`] job: closes the conversation with its
-    /// final count of samples. `Conflict` when the lease is no longer good.
-    async fn complete_upload(
-        &self,
-        lease: Lease,
-        id: &ConversationId,
-        samples: u64,
-        note: Option<&str>,
-        at: Timestamp,
-    ) -> Result<()>;
-    /// Names of the spooled files that are still needed.
-    async fn spooled_uploads(&self) -> Result<Vec<String>>;
-}
-
 /// Deleting. Each method lets go of the rows and notes the files that are to
 /// go, in one transaction with its audit row (`actor` is nobody for the daemon
 /// itself and for the command line); [`Deletions::deletions`] lists the files
@@ -510,4 +476,66 @@ pub trait Deletions: Send + Sync {
     async fn deletions(&self) -> Result<Vec<String>>;
     /// Strikes off files that are gone for good.
     async fn strike_deletions(&self, gone: &[String]) -> Result<()>;
+}
+
+/// What becomes of the audio after it is recorded.
+#[async_trait]
+pub trait Audio: Send + Sync {
+    /// What has become of the audio of conversations that began from `from` on
+    /// and before `to`, of `user` or of everybody, by day and user.
+    async fn coverage(
+        &self,
+        user: Option<&UserId>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<DayCoverage>>;
+    /// Makes an [`JobKind::Archive`] job for each WAV recording that nothing
+    /// waits for, unless one is queued or was given up. Returns how many.
+    async fn queue_archives(&self, at: Timestamp) -> Result<usize>;
+    /// Completes an [`JobKind::Archive`] job: from now on the recording of the
+    /// conversation is `name`. The file that is to go then, noted as such: the
+    /// one before, or `name` itself when the conversation has no use for it any
+    /// more. None when it had that name before.
+    async fn complete_archive(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<Option<String>>;
+}
+
+/// Files that were uploaded, each on its way into a conversation.
+#[async_trait]
+pub trait Uploads: Send + Sync {
+    /// Adds a request with its files; for each that waits its conversation, of
+    /// `conversations` by id, and the job to record it. Unless `force`, a file
+    /// whose bytes its user has uploaded before gets that conversation instead
+    /// and waits for nothing. Returns the request as it is now.
+    async fn add_uploads(
+        &self,
+        job: &UploadJob,
+        conversations: &[Conversation],
+        force: bool,
+    ) -> Result<UploadJob>;
+    /// The request of that id.
+    async fn upload_job(&self, id: &str) -> Result<Option<UploadJob>>;
+    /// Requests of `user`, or of everybody, newest first.
+    async fn upload_jobs(&self, user: Option<&UserId>, limit: usize) -> Result<Vec<UploadJob>>;
+    /// Notes that the recording of a waiting file begins; what an earlier
+    /// attempt cut from it is forgotten. None when no file waits for that
+    /// conversation.
+    async fn begin_upload(&self, id: &ConversationId, at: Timestamp) -> Result<Option<Upload>>;
+    /// Completes a [`JobKind::Import`] job: closes the conversation with its
+    /// final count of samples. `Conflict` when the lease is no longer good.
+    async fn complete_upload(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        samples: u64,
+        note: Option<&str>,
+        at: Timestamp,
+    ) -> Result<()>;
+    /// Names of the spooled files that are still needed.
+    async fn spooled_uploads(&self) -> Result<Vec<String>>;
 }

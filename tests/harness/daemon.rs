@@ -56,7 +56,19 @@ impl Daemon {
         Self::with_models(keys, &models_dir())
     }
 
+    /// One without models, in a directory that `prepare` has been given first;
+    /// its state is in `state` below. Where that belongs to another user than
+    /// root, the daemon runs as that user.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn prepared(keys: &[(&str, &str)], empty: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        Self::make(keys, empty, prepare)
+    }
+
     fn with_models(keys: &[(&str, &str)], models: &Path) -> Self {
+        Self::make(keys, models, |_| {})
+    }
+
+    fn make(keys: &[(&str, &str)], models: &Path, prepare: impl FnOnce(&Path)) -> Self {
         let mut env: Vec<(String, String)> = [
             ("AUTH__BCRYPT_COST", "4"),
             ("LOG__LEVEL", "friend_lite=debug"),
@@ -75,6 +87,7 @@ impl Daemon {
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
         env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
         let dir = tempfile::tempdir().expect("a temporary directory");
+        prepare(dir.path());
         let (child, url, sources) = launch(dir.path(), &env);
         Self { child, url, sources, dir, env }
     }
@@ -223,8 +236,16 @@ fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
 }
 
 fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(program("friend-lite"))
+    let mut command = Command::new(program("friend-lite"));
+    if let Ok(metadata) = std::fs::metadata(dir.join("state"))
+        && metadata.uid() != rustix::process::geteuid().as_raw()
+    {
+        command.uid(metadata.uid()).gid(metadata.gid());
+    }
+    command
         .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
         .arg(dir.join("state"))
         // A configuration of the person who runs the tests must not reach them.

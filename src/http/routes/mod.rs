@@ -4,6 +4,7 @@ mod audio;
 mod chat;
 mod clients;
 mod conversations;
+mod coverage;
 mod debug;
 mod login;
 mod memories;
@@ -46,6 +47,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         users::routes(),
         clients::routes(),
         conversations::routes(),
+        coverage::routes(),
         memories::routes(),
         debug::routes(),
         chat::routes(),

@@ -133,14 +133,20 @@ fn queue_of(kind: JobKind) -> &'static str {
     match kind {
         JobKind::Transcribe => "transcription",
         JobKind::Remember => "memory",
-        JobKind::Crop => "audio",
+        JobKind::Crop | JobKind::Archive => "audio",
         JobKind::Finish => "default",
         JobKind::Import => "upload",
     }
 }
 
-const KINDS: [JobKind; 5] =
-    [JobKind::Import, JobKind::Transcribe, JobKind::Finish, JobKind::Remember, JobKind::Crop];
+const KINDS: [JobKind; 6] = [
+    JobKind::Import,
+    JobKind::Transcribe,
+    JobKind::Finish,
+    JobKind::Remember,
+    JobKind::Crop,
+    JobKind::Archive,
+];
 
 /// Jobs, newest first.
 #[derive(Serialize, ToSchema)]

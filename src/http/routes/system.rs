@@ -65,12 +65,28 @@ struct HealthView {
     critical_services_healthy: bool,
     services: BTreeMap<String, Service>,
     jobs: JobCounts,
+    /// None until it was looked at, and while it cannot be written at all.
+    disk: Option<DiskView>,
     /// What waits for transcription, and for how long.
     backlog: Estimate,
     config: HealthConfig,
     /// What to do, where something does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
+}
+
+/// The disk under the recordings.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Disk)]
+struct DiskView {
+    free_bytes: u64,
+    total_bytes: u64,
+    /// Kept free: below it no new audio is accepted, unless transcribed audio can
+    /// be deleted.
+    reserve_bytes: u64,
+    /// How long the room above the reserve lasts at the present rate; none while
+    /// nothing is recorded.
+    headroom_hours: Option<f64>,
 }
 
 /// The configuration, as far as it is of general interest.
@@ -114,7 +130,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
         healthy: store_works,
         critical: true,
-        part: None,
+        model: None,
+        model_present: None,
     };
     // The names by which the original's clients know these parts.
     for (name, theirs) in [("llm", "audioai"), ("embeddings", "mem0")] {
@@ -124,20 +141,38 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     }
     services.insert("mongodb".into(), store.clone());
     services.insert("store".into(), store);
+    let refusal = api.recordings.refusal();
+    let disk = Service {
+        status: refusal
+            .as_ref()
+            .map_or("✅ Ready".into(), |refusal| format!("❌ {}", refusal.message)),
+        healthy: refusal.is_none(),
+        critical: true,
+        part: None,
+    };
+    services.insert("disk".into(), disk);
+    let critical_work = store_works && refusal.is_none();
 
-    let (status, message) = match (store_works, parts_work) {
-        (false, _) => ("critical", Some("The database does not answer; see the daemon's log.")),
-        (true, false) => ("degraded", Some("Recording works; some services do not.")),
-        (true, true) => ("healthy", None),
+    let (status, message) = match (store_works, &refusal, parts_work) {
+        (false, ..) => ("critical", Some("The database does not answer; see the daemon's log.")),
+        (true, Some(refusal), _) => ("critical", Some(refusal.message)),
+        (true, None, false) => ("degraded", Some("Recording works; some services do not.")),
+        (true, None, true) => ("healthy", None),
     };
     let timeout = api.config.conversation.silence_timeout.get();
     Json(HealthView {
         status,
         timestamp: api.clock.now().seconds(),
         version: env!("CARGO_PKG_VERSION"),
-        overall_healthy: store_works && parts_work,
-        critical_services_healthy: store_works,
+        overall_healthy: critical_work && parts_work,
+        critical_services_healthy: critical_work,
         services,
+        disk: api.recordings.disk().map(|seen| DiskView {
+            free_bytes: seen.space.free,
+            total_bytes: seen.space.total,
+            reserve_bytes: api.config.disk.reserve_mib << 20,
+            headroom_hours: seen.headroom.map(|left| left.as_secs_f64() / 3600.0),
+        }),
         jobs: jobs.unwrap_or_default(),
         backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {

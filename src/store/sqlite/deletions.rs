@@ -12,7 +12,7 @@ use crate::store::{Deleted, Deletions, UserData};
 
 /// Closed conversations whose audio nothing waits for: every word of it is
 /// there, or there is none in it, and no step is still to read it.
-const TRANSCRIBED: &str = "ended_at is not null and audio_deleted_at is null
+pub(super) const TRANSCRIBED: &str = "ended_at is not null and audio_deleted_at is null
     and transcription in ('COMPLETED', 'EMPTY', 'SKIPPED')
     and not exists (select 1 from transcript_versions v
                     where v.conversation_id = conversations.id and v.state = 'PENDING')
@@ -165,6 +165,12 @@ fn note_files(tx: &Connection, which: &str, key: &str, at: Timestamp) -> Result<
          union
          select x.audio_path, ?2 from crops x join conversations c on c.id = x.conversation_id
          where c.{which} and x.audio_path is not null
+         union
+         -- What an archiving that was cut short may have left.
+         select substr(c.audio_path, 1, length(c.audio_path) - 3) || 'opus', ?2
+         from conversations c join jobs j on j.conversation_id = c.id
+         where c.{which} and substr(c.audio_path, -4) = '.wav'
+           and j.kind = 'archive' and j.state <> 'done'
          on conflict do nothing returning name"
     );
     rows::all(tx, &sql, params![key, at.millis()], |row| row.get(0))

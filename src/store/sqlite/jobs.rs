@@ -263,7 +263,7 @@ fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()>
         JobKind::Transcribe => finish_if_settled(tx, &id, job.lane, at),
         JobKind::Finish => versions::fail_transcript(tx, &id),
         JobKind::Remember => versions::fail_memory(tx, &id),
-        JobKind::Crop => Ok(()),
+        JobKind::Crop | JobKind::Archive => Ok(()),
     }
 }
 
@@ -281,7 +281,7 @@ fn reopen(tx: &Connection, job: &Job) -> Result<()> {
             versions::reopen_transcript(tx, id, None)
         }
         (Payload::Conversation(id), JobKind::Remember) => versions::reopen_memory(tx, id),
-        (Payload::Conversation(_), JobKind::Crop) => Ok(()),
+        (Payload::Conversation(_), JobKind::Crop | JobKind::Archive) => Ok(()),
         (Payload::Conversation(id), _) => versions::reopen_transcript(tx, id, None),
     }
 }

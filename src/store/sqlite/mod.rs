@@ -4,6 +4,7 @@
 //! one transaction ([`writer`]); reads run on a few read-only connections
 //! ([`readers`]). Every commit is synced to disk before it is acknowledged.
 
+mod audio;
 mod chats;
 mod conversations;
 mod deletions;

@@ -181,6 +181,14 @@ impl Fixture {
         id.clone()
     }
 
+    /// Settles every conversation that can be.
+    pub(crate) async fn finish_all(&self) {
+        let ready = "select count(*) from jobs where kind = 'finish' and state = 'ready'";
+        while self.number(ready).await > 0 {
+            self.finish().await;
+        }
+    }
+
     /// A closed conversation of `user` that taught `changes`; its memories.
     pub(crate) async fn remember(&self, user: &User, changes: &[MemoryChange]) -> Vec<Memory> {
         let id = self.opened(user).await;

@@ -1,5 +1,6 @@
 //! The port's semantics on a real database.
 
+mod audio;
 mod conversations;
 mod deletions;
 mod jobs;
