@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use crate::recording::Format;
 
+/// Opus packets, each with its samples.
+pub(super) type Packets = VecDeque<(Box<[u8]>, u16)>;
+
 /// The latest audio: samples, or Opus packets as they came.
 #[derive(Debug, Default)]
 pub(super) struct PreRoll {
     samples: Vec<i16>,
-    /// Each with its samples.
-    packets: VecDeque<(Box<[u8]>, u16)>,
+    packets: Packets,
     /// Samples of all packets.
     packed: usize,
 }
@@ -61,7 +63,7 @@ impl PreRoll {
     }
 
     /// What is held: samples, and packets with their samples.
-    pub(super) fn into_parts(self) -> (Vec<i16>, VecDeque<(Box<[u8]>, u16)>) {
+    pub(super) fn into_parts(self) -> (Vec<i16>, Packets) {
         (self.samples, self.packets)
     }
 }
