@@ -148,7 +148,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             .map_or("✅ Ready".into(), |refusal| format!("❌ {}", refusal.message)),
         healthy: refusal.is_none(),
         critical: true,
-        part: None,
+        model: None,
+        model_present: None,
     };
     services.insert("disk".into(), disk);
     let critical_work = store_works && refusal.is_none();
