@@ -10,10 +10,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::uploads::queue_job;
 use crate::base::clock::Timestamp;
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 use crate::domain::job::{JobKind, JobState, Payload};
@@ -216,19 +218,32 @@ async fn find(api: &Api, user: &User, id: &str) -> Result<JobEntry, ApiError> {
         .ok_or_else(|| ApiError::error(StatusCode::NOT_FOUND, "Job not found"))
 }
 
-/// One job.
+/// A job of the queue, or what an upload gave an id to.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum AnyJob {
+    /// A job of the queue.
+    Job(Box<JobView>),
+    /// An upload, or a step of the conversation it becomes, with the same fields.
+    Upload(Value),
+}
+
+/// One job, by its number or by an id that an upload gave out.
 #[utoipa::path(get, path = "/api/queue/jobs/{id}", tag = "queue",
     responses(
-        (status = 200, description = "The job", body = JobView),
+        (status = 200, description = "The job", body = AnyJob),
         (status = 404, description = "No such job", body = ErrorText),
     ))]
 async fn one(
     State(api): State<Arc<Api>>,
     CurrentUser(user): CurrentUser,
     Path(id): Path<String>,
-) -> Result<Json<JobView>, ApiError> {
+) -> Result<Json<AnyJob>, ApiError> {
+    if let Some(upload) = queue_job(&api, &user, &id).await? {
+        return Ok(Json(AnyJob::Upload(upload)));
+    }
     let entry = find(&api, &user, &id).await?;
-    Ok(Json(JobView::new(entry, api.clock.now())))
+    Ok(Json(AnyJob::Job(Box::new(JobView::new(entry, api.clock.now())))))
 }
 
 /// What became of a job.
