@@ -280,7 +280,7 @@ async fn the_oldest_transcribed_audio_makes_room_and_no_other() {
     };
     assert_eq!(files().len(), 4);
     // Room for one of them is missing: the oldest goes, and one is enough.
-    let disk = rustix::fs::statvfs(&daemon.state_dir()).unwrap();
+    let disk = rustix::fs::statvfs(daemon.state_dir()).unwrap();
     let free = disk.f_bavail * disk.f_frsize;
     let filler = daemon.state_dir().join("filler");
     std::fs::write(&filler, vec![1; usize::try_from(free - (4 << 20) + (64 << 10)).unwrap()])

@@ -21,8 +21,8 @@ use friend_lite::ingest::Ingest;
 use friend_lite::ingest::ws::{self, Protocol};
 use friend_lite::jobs::Wake;
 use friend_lite::recording::Recordings;
-use friend_lite::store::sqlite::{Access, SqliteStore};
 use friend_lite::store::Users;
+use friend_lite::store::sqlite::{Access, SqliteStore};
 use friend_lite::supervisor::Supervisor;
 use futures_util::{SinkExt, StreamExt};
 use hyper::server::conn::http1;
@@ -162,7 +162,8 @@ fn messages(mut bytes: &[u8]) -> Vec<Message> {
                 "{{\"type\":\"audio-start\",\"data\":{{\"rate\":{}}}}}\n",
                 length * 4
             ))),
-            4 => messages.push(text("{\"type\":\"audio-stop\",\"data\":{\"timestamp\":null}}\n".into())),
+            4 => messages
+                .push(text("{\"type\":\"audio-stop\",\"data\":{\"timestamp\":null}}\n".into())),
             5 => {
                 messages.push(text(format!(
                     "{{\"type\":\"audio-chunk\",\"data\":{{\"rate\":16000,\"width\":2,\"channels\":1}},\"payload_length\":{}}}\n",
@@ -171,7 +172,8 @@ fn messages(mut bytes: &[u8]) -> Vec<Message> {
                 messages.push(Message::binary(content.to_vec()));
             }
             6 => {
-                let mut frame = format!("{{\"type\":\"audio-chunk\",\"payload_length\":{length}}}\n");
+                let mut frame =
+                    format!("{{\"type\":\"audio-chunk\",\"payload_length\":{length}}}\n");
                 frame.push_str(&String::from_utf8_lossy(content));
                 messages.push(Message::binary(frame.into_bytes()));
             }
