@@ -170,6 +170,8 @@ async fn a_full_disk_is_refused_until_there_is_room() {
         ("DISK__RESERVE_MIB", "4"),
         ("DISK__CHECK_INTERVAL", "100ms"),
         ("RECORDING__SYNC_INTERVAL", "200ms"),
+        // The length of a file tells how much is in it.
+        ("RECORDING__ARCHIVE", "wav"),
         ("JOBS__SWEEP_INTERVAL", "1s"),
     ];
     let mut daemon = Daemon::prepared(&keys, models.path(), |dir| {
@@ -320,7 +322,11 @@ async fn a_read_only_disk_says_so_and_recording_resumes_by_itself() {
     }
     let models = tempfile::tempdir().unwrap();
     let mut mount = None;
-    let keys = [("DISK__RESERVE_MIB", "1"), ("DISK__CHECK_INTERVAL", "100ms")];
+    let keys = [
+        ("DISK__RESERVE_MIB", "1"),
+        ("DISK__CHECK_INTERVAL", "100ms"),
+        ("RECORDING__ARCHIVE", "wav"),
+    ];
     let mut daemon = Daemon::prepared(&keys, models.path(), |dir| {
         // The audio alone: a database that is open for writing keeps its file
         // system from being remounted.
@@ -358,7 +364,11 @@ async fn a_lost_permission_says_so_and_recording_resumes_by_itself() {
         return;
     }
     let models = tempfile::tempdir().unwrap();
-    let keys = [("DISK__RESERVE_MIB", "1"), ("DISK__CHECK_INTERVAL", "100ms")];
+    let keys = [
+        ("DISK__RESERVE_MIB", "1"),
+        ("DISK__CHECK_INTERVAL", "100ms"),
+        ("RECORDING__ARCHIVE", "wav"),
+    ];
     // As nobody in particular: root may write everywhere.
     let nobody = |path: &Path| chown(path, Some(65_534), Some(65_534)).unwrap();
     nobody(models.path());

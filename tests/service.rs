@@ -28,7 +28,10 @@ impl Systemd {
             match self.0.recv(&mut bytes) {
                 Ok(length) => heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned()),
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => panic!("{error}"),
             }
         }
