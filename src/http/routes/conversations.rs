@@ -78,14 +78,11 @@ async fn list(
         wanted => Some(api.owner(&user, wanted).await?.id),
     };
     let found = api.store.conversations(owner.as_ref(), limit).await?;
-    let ids: Vec<ConversationId> = found.iter().map(|found| found.id.clone()).collect();
-    let mut details = api.store.details(&ids).await?;
-    let entries = found.into_iter().map(|conversation| {
-        let details = details.remove(&conversation.id).unwrap_or_default();
-        Shown { conversation, details }.entry()
-    });
+    let entries = api
+        .with_details(found, |conversation, details| Shown { conversation, details }.entry())
+        .await?;
     let conversations = if params.get("view") == Some("list") {
-        Conversations::Flat(entries.collect())
+        Conversations::Flat(entries)
     } else {
         let mut by_client: BTreeMap<String, Vec<ConversationEntry>> = BTreeMap::new();
         for entry in entries {

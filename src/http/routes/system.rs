@@ -130,7 +130,7 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             embedding_model: api.health.model(Part::Embed),
             active_clients: api.ingest.clients().count(),
             new_conversation_timeout_minutes: timeout.as_secs_f64() / 60.0,
-            audio_cropping_enabled: false,
+            audio_cropping_enabled: api.config.cropping.enabled,
         },
         message,
     })
