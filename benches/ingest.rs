@@ -15,7 +15,7 @@ use friend_lite::audio::segmenter::Segmenter;
 use friend_lite::audio::vad::{FRAME, Vad};
 use friend_lite::base::clock::{Clock, Timestamp};
 use friend_lite::config;
-use friend_lite::domain::conversation::{Conversation, Progress};
+use friend_lite::domain::conversation::Conversation;
 use friend_lite::domain::ids::{ClientId, ConversationId, UserId};
 use friend_lite::recording::{Format, Recordings};
 
@@ -118,20 +118,9 @@ fn conversation() -> Conversation {
     let id = ConversationId::generate();
     let client_id = ClientId::from_text("439011-bench");
     let started_at = Timestamp::from_millis(0);
-    Conversation {
-        audio_path: Recordings::file_name(started_at, &client_id, &id, Format::Wav),
-        id,
-        user_id: UserId::from_text("507f1f77bcf86cd799439011"),
-        client_id,
-        started_at,
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    }
+    let name = Recordings::file_name(started_at, &client_id, &id, Format::Wav);
+    let user = UserId::from_text("507f1f77bcf86cd799439011");
+    Conversation::begin(id, user, client_id, name, started_at)
 }
 
 criterion_group!(benches, pcm, speech, recording);

@@ -166,20 +166,13 @@ async fn remember(store: &SqliteStore, n: usize, changes: &[MemoryChange]) -> Us
         created_at: NOW,
     };
     store.add_user(&user).await.expect("a user");
-    let conversation = Conversation {
-        id: ConversationId::generate(),
-        user_id: user.id.clone(),
-        client_id: ClientId::from_text("bench"),
-        audio_path: format!("{n}.wav"),
-        started_at: NOW,
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    };
+    let conversation = Conversation::begin(
+        ConversationId::generate(),
+        user.id.clone(),
+        ClientId::from_text("bench"),
+        format!("{n}.wav"),
+        NOW,
+    );
     let id = &conversation.id;
     store.open_conversation(&conversation).await.expect("opened");
     store.close_conversation(id, 0, &[], CloseReason::Request, NOW).await.expect("closed");
@@ -204,7 +197,12 @@ async fn remember(store: &SqliteStore, n: usize, changes: &[MemoryChange]) -> Us
 }
 
 async fn claim(store: &SqliteStore, kind: JobKind) -> friend_lite::domain::job::Lease {
-    store.claim_job(&[kind], "bench", NOW).await.expect("a claim").expect("a job").lease()
+    store
+        .claim_job(&[kind], Lane::Backlog, "bench", NOW)
+        .await
+        .expect("a claim")
+        .expect("a job")
+        .lease()
 }
 
 /// A table of whole vectors beside the store's own, in a file of its own.

@@ -13,7 +13,6 @@ use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
 use crate::discovery::{self, Announcement, Service};
-use crate::domain::ids::ConversationId;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -26,18 +25,23 @@ use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
+use crate::jobs::load::Load;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::pipeline::archive::Archive;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
+use crate::pipeline::deletion::Deletion;
+use crate::pipeline::disk::DiskKeeper;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
-use crate::pipeline::reconcile::{LiveConversations, Sweep};
+use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -45,6 +49,7 @@ use crate::store::sqlite::{Access, SqliteStore};
 use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
+use crate::systemd;
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -87,6 +92,8 @@ impl App {
     pub async fn start(config: Config) -> Result<Self> {
         let clock = Clock::system();
         let supervisor = Supervisor::new();
+        let start = Start::new(clock.clone());
+        systemd::report(&supervisor, &start);
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
@@ -122,20 +129,21 @@ impl App {
             supervisor.clone(),
         );
         let engines = engines(&config, &supervisor)?;
-        let live = Arc::new(LiveIngest(ingest.clone()));
-        let sweep = Arc::new(Sweep::new(
+        let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
-            live,
-            config.transcribe.clone(),
+            ingest.clone(),
+            &config,
             wake.clone(),
             clock.clone(),
-        ));
+        );
+        let sweep = Arc::new(sweep.with_start(start.clone()));
         let every = config.jobs.sweep_interval.get();
         supervisor.service("sweep", move |stop| {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),
             index.clone(),
@@ -151,6 +159,8 @@ impl App {
             &engines,
             learner.clone(),
             recordings.clone(),
+            Schedule::new(config.transcribe.when, ingest.clone(), clock.clone()),
+            ingest.load().clone(),
             &wake,
             &clock,
         );
@@ -159,11 +169,14 @@ impl App {
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
+            let (store, load) = (store.clone(), ingest.load().clone());
             supervisor.service("health", move |stop| {
                 let (engines, health) = (engines.clone(), health.clone());
+                let (store, load) = (store.clone(), load.clone());
                 async move {
                     while !stop.is_cancelled() {
                         watch_models(&engines, &health);
+                        load.note(store.backlog().await?);
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
@@ -205,6 +218,12 @@ impl App {
             ),
             recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store: store.clone(),
             ingest,
             recordings,
@@ -232,6 +251,7 @@ impl App {
                 server.stop();
             }
         });
+        systemd::watch_writer(&supervisor, store.clone());
         let announcement = announce(&config, address, &sources);
         let drain_timeout = config.server.drain_timeout.get();
         Ok(Self {
@@ -255,13 +275,15 @@ impl App {
     /// Stops in order: streams are closed and their recordings synced, jobs put
     /// back without counting the attempt.
     pub async fn stop(self) {
+        let limit = self.drain_timeout + Duration::from_secs(5);
+        systemd::stopping(limit + Duration::from_secs(5));
         self.supervisor.stop();
         // Says goodbye, which takes a moment of its own.
         let goodbye = blocking(move || {
             drop(self.announcement);
             Ok(())
         });
-        if !self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await {
+        if !self.supervisor.drain(limit).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
             );
@@ -285,6 +307,25 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
+/// Has the room on the disk looked after.
+fn keep_disk(
+    config: &Config,
+    supervisor: &Supervisor,
+    store: &Arc<dyn Store>,
+    recordings: &Recordings,
+    ingest: &Arc<Ingest>,
+    clock: &Clock,
+) {
+    let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
+    let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let config = config.disk.clone();
+    supervisor.service("disk", move |stop| {
+        let (store, recordings) = (store.clone(), recordings.clone());
+        let keeper = DiskKeeper::new(store, recordings, deletion.clone(), &config, clock.clone());
+        keeper.run(config.check_interval.get(), stop)
+    });
+}
+
 #[allow(clippy::too_many_arguments)]
 fn start_workers(
     config: &Arc<Config>,
@@ -293,6 +334,8 @@ fn start_workers(
     engines: &Engines,
     learner: Learner,
     recordings: Recordings,
+    schedule: Schedule,
+    load: Load,
     wake: &Wake,
     clock: &Clock,
 ) {
@@ -303,24 +346,34 @@ fn start_workers(
         &config.cropping,
         clock.clone(),
     );
+    let kbps = config.recording.archive_kbps;
+    let archive = Archive::new(store.clone(), recordings.clone(), kbps, clock.clone());
     let import =
         Import::new(store.clone(), recordings.clone(), config.clone(), wake.clone(), clock.clone());
-    let transcribe = Transcribe::new(store.clone(), recordings, engines.stt.clone(), clock.clone());
+    let transcribe = Transcribe::new(
+        store.clone(),
+        recordings,
+        engines.stt.clone(),
+        schedule,
+        load,
+        clock.clone(),
+    );
     let finish =
         Finish::new(store.clone(), config.memory.clone(), config.cropping.enabled, clock.clone());
     let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 5] = [
+    let handlers: [(&'static str, Arc<dyn Handler>); 6] = [
         ("import", Arc::new(import)),
         ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
         ("crop", Arc::new(crop)),
+        ("archive", Arc::new(archive)),
     ];
     for (name, handler) in handlers {
-        let worker =
-            Arc::new(Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry));
+        let worker = Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry);
+        let worker = Arc::new(worker.with_pulse(supervisor.heart().part(name)));
         supervisor.service(name, move |stop| {
             let worker = worker.clone();
             async move { worker.run(stop).await }
@@ -354,15 +407,6 @@ fn announce(
         tracing::warn!("clients need the address by hand: {}", error.report());
         None
     })
-}
-
-/// What the sweep sees of ingest.
-struct LiveIngest(Arc<Ingest>);
-
-impl LiveConversations for LiveIngest {
-    fn is_live(&self, id: &ConversationId) -> bool {
-        self.0.is_open(id)
-    }
 }
 
 /// Notes which models are there.

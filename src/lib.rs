@@ -13,7 +13,7 @@
 //! | layer | modules | may import |
 //! |---|---|---|
 //! | top | `cli`, `app` | everything |
-//! | edges | `ingest`, `http`, `discovery` | core and below |
+//! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
 //! | core | `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
 //! | foundation | `models`, `engine`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
@@ -56,4 +56,5 @@ pub mod recording;
 pub mod store;
 pub mod stt;
 pub mod supervisor;
+pub mod systemd;
 pub mod wyoming;

@@ -17,7 +17,7 @@ use crate::audio::pcm::PcmFormat;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Result;
 use crate::base::planned::{Act, Place, Plan};
-use crate::config::{Config, Interval};
+use crate::config::{Config, Interval, When};
 use crate::domain::conversation::{CloseReason, Progress, WindowState};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::domain::transcript::{Segment, Transcript};
@@ -32,8 +32,9 @@ use crate::llm::{Generate, LanguageModel};
 use crate::pipeline::crop::Crop;
 use crate::pipeline::finish::Finish;
 use crate::pipeline::learn::Learner;
-use crate::pipeline::reconcile::{LiveConversations, Sweep, Swept};
+use crate::pipeline::reconcile::{Sweep, Swept};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::{Format, Recordings};
 use crate::store::sqlite::testing::{self, Fixture};
@@ -119,14 +120,6 @@ impl Embedder for OneFact {
     }
 }
 
-struct Live(Arc<Ingest>);
-
-impl LiveConversations for Live {
-    fn is_live(&self, id: &ConversationId) -> bool {
-        self.0.is_open(id)
-    }
-}
-
 /// The daemon from its start to its end or death.
 struct Process {
     store: SqliteStore,
@@ -159,6 +152,7 @@ impl Process {
         let mut config = Config::default();
         config.transcribe.window_min = Interval::from_secs(1);
         config.transcribe.window_max = Interval::from_secs(2);
+        config.recording.archive = "wav".into();
         let config = Arc::new(config);
         let recordings =
             Recordings::open(state, config.recording.sync_interval.get(), clock.clone())?;
@@ -174,8 +168,8 @@ impl Process {
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
-            Arc::new(Live(ingest.clone())),
-            config.transcribe.clone(),
+            ingest.clone(),
+            &config,
             wake.clone(),
             clock.clone(),
         );
@@ -193,6 +187,8 @@ impl Process {
                 store.clone(),
                 recordings.clone(),
                 Arc::new(NumberReader),
+                Schedule::new(When::Always, ingest.clone(), clock.clone()),
+                ingest.load().clone(),
                 clock.clone(),
             )),
             Arc::new(Crop::new(

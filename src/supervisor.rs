@@ -4,6 +4,8 @@
 //! panics, and ends when the daemon shuts down. Sits below the edges, which
 //! spawn a task for each connection through it.
 
+pub mod heart;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::error::{Context, Error, Kind, Result};
+use heart::Heart;
 
 /// The longest pause before a failing task is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -23,6 +26,7 @@ pub struct Supervisor {
     tracker: TaskTracker,
     stop: CancellationToken,
     restarts: Arc<AtomicUsize>,
+    heart: Heart,
 }
 
 impl Supervisor {
@@ -39,6 +43,11 @@ impl Supervisor {
     /// Asks every task to stop.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Where the parts that the daemon cannot do without show that they move.
+    pub fn heart(&self) -> &Heart {
+        &self.heart
     }
 
     /// How often a service task had to be started again.

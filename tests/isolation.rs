@@ -1,5 +1,8 @@
 //! Two users stream at once; neither sees anything of the other by any route.
 
+use serde_json::Value;
+
+use crate::harness::client::Client;
 use crate::harness::daemon::Daemon;
 use crate::harness::{speech, wer};
 
@@ -57,6 +60,14 @@ async fn two_users_at_once_never_see_each_other() {
         );
     }
 
+    let admin = daemon.admin().await;
+    for (who, other) in [(&anna, &his), (&ben, &hers)] {
+        let owner = other["user_id"].as_str().unwrap();
+        let before = belongings(&admin, other).await;
+        no_route_opens(who, other, &before).await;
+        assert_eq!(belongings(&admin, other).await, before, "of {owner}");
+    }
+
     // A memory of one cannot be deleted by the other.
     let memories = anna.get("/api/memories").await;
     if let Some(id) = memories["memories"][0]["id"].as_str() {
@@ -69,4 +80,75 @@ async fn two_users_at_once_never_see_each_other() {
     for page in ["/api/conversations", "/api/memories", "/api/clients/active", "/users/me"] {
         assert_eq!(nobody.call("GET", page).await.0, 401, "{page}");
     }
+}
+
+/// What somebody has, as an administrator sees it.
+async fn belongings(admin: &Client, conversation: &Value) -> Value {
+    let id = conversation["conversation_id"].as_str().unwrap();
+    let owner = conversation["user_id"].as_str().unwrap();
+    let user = admin.get(&format!("/users/{owner}")).await;
+    serde_json::json!({
+        "conversation": admin.get(&format!("/api/conversations/{id}")).await,
+        "memories": admin.get(&format!("/api/memories?user_id={owner}")).await["memories"],
+        "jobs": admin.get(&format!("/api/queue/jobs/by-session/{id}")).await["jobs"],
+        "email": user["email"],
+        "display_name": user["display_name"],
+    })
+}
+
+/// Asks every route of the OpenAPI document for what is somebody else's: reads
+/// show none of it, and writes are refused.
+async fn no_route_opens(who: &Client, other: &Value, belongings: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut ids: Vec<String> = ["conversation_id", "audio_path", "client_id", "user_id"]
+        .map(|key| text(&other[key]))
+        .into();
+    ids.push(text(&belongings["memories"][0]["id"]));
+    ids.push(text(&belongings["jobs"][0]["job_id"]));
+    ids.retain(|id| !id.is_empty());
+    // A job's number is too short to look for in an answer.
+    let secrets: Vec<&String> = ids.iter().filter(|id| id.len() >= 8).collect();
+
+    let document = who.get("/openapi.json").await;
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let takes_user = operation["parameters"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|parameter| parameter["name"] == "user_id"));
+            let read = method == "get";
+            if !read && !path.contains('{') && !takes_user {
+                continue;
+            }
+            for id in &ids {
+                let filled: String = path
+                    .split('/')
+                    .map(|part| if part.starts_with('{') { id } else { part })
+                    .collect::<Vec<_>>()
+                    .join("/");
+                // Parameters that a route must have, so that it comes to the point.
+                let query =
+                    format!("user_id={}&query=country&speaker_id=x", text(&other["user_id"]));
+                let asked_for = format!("{filled}?{query}");
+                let (status, body) = who.call(&method.to_uppercase(), &asked_for).await;
+                asked += 1;
+                assert!(status < 500, "{method} {asked_for}: {status} {body}");
+                if !read {
+                    assert!(status >= 400, "{method} {asked_for}: {status} {body}");
+                }
+                // What was sent may be said back.
+                let body = body.to_string();
+                for secret in secrets.iter().filter(|secret| !asked_for.contains(secret.as_str())) {
+                    assert!(
+                        !body.contains(secret.as_str()),
+                        "{method} {asked_for} shows {secret}: {body}"
+                    );
+                }
+                if !path.contains('{') {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(asked > 100, "{asked}");
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main", "cli"],
     &["app"],
-    &["ingest", "http", "discovery"],
+    &["ingest", "http", "discovery", "systemd"],
     &["pipeline", "jobs"],
     &["stt", "llm", "embed", "store", "index"],
     &["models", "engine"],

@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod clients;
+mod disk;
 mod end_to_end;
 mod engines;
 mod harness;
@@ -11,6 +12,8 @@ mod isolation;
 mod layers;
 mod memory;
 mod odd_input;
+mod openapi;
 mod quality;
+mod service;
 mod uploads;
 mod wearable;

@@ -341,7 +341,10 @@ async fn an_upload_that_breaks_off_leaves_nothing_behind() {
 #[tokio::test]
 async fn both_upload_scripts_see_their_files_through() {
     let daemon = without_memory();
-    for (age, files) in [("era", [speech::jfk().path, fixture("speech.flac")])] {
+    for (age, files) in [
+        ("era", [speech::jfk().path, fixture("speech.flac")]),
+        ("newest", [fixture("speech.m4a"), fixture("alaw.wav")]),
+    ] {
         let mut args = vec![age, daemon.url.as_str(), ADMIN_EMAIL, ADMIN_PASSWORD];
         args.extend(files.iter().map(|path| path.to_str().unwrap()));
         let printed = python::script("upload_files.py", &args, PATIENCE).await;
@@ -352,7 +355,7 @@ async fn both_upload_scripts_see_their_files_through() {
     }
     let client = daemon.admin().await;
     let all = client.conversations().await;
-    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(all.len(), 4, "{all:?}");
     for conversation in all {
         let text = transcript(&client, &conversation["conversation_id"]).await;
         let references = [SENTENCE, &speech::jfk().text];

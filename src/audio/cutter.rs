@@ -20,6 +20,8 @@ const WINDOW_LIMIT: u64 = 29 * SAMPLE_RATE as u64;
 /// When a window ends, in samples.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
+    /// Speech from which on a pause ends a window that is packed.
+    packed: u64,
     min: u64,
     max: u64,
     flush: u64,
@@ -30,6 +32,7 @@ struct Limits {
 #[derive(Clone, Debug)]
 pub struct Cutter {
     limits: Limits,
+    packing: bool,
     seq: u32,
     /// End of the last frame.
     position: u64,
@@ -59,12 +62,14 @@ impl Cutter {
         };
         let max = samples(config.window_max).clamp(4 * PAD, WINDOW_LIMIT);
         let limits = Limits {
+            packed: max - (max / 8).min(3 * u64::from(SAMPLE_RATE)),
             min: samples(config.window_min).min(max),
             max,
             flush: samples(config.flush_after).max(PAD),
         };
         Self {
             limits,
+            packing: false,
             seq: 0,
             position: 0,
             floor: 0,
@@ -75,6 +80,12 @@ impl Cutter {
             first_speech: None,
             last_speech: None,
         }
+    }
+
+    /// Whether windows are to be as full as they can be, because what they hold
+    /// has to wait anyway. Else they end early, for text to appear soon.
+    pub fn pack(&mut self, packing: bool) {
+        self.packing = packing;
     }
 
     /// Goes on in a recording at sample `at`, where window `seq` is next.
@@ -144,7 +155,9 @@ impl Cutter {
         if gathered == 0 {
             return None;
         }
-        if pause >= self.limits.flush || (pause >= PAD && gathered >= self.limits.min) {
+        let enough = if self.packing { self.limits.packed } else { self.limits.min };
+        let flush = pause >= self.limits.flush && !self.packing;
+        if flush || (pause >= PAD && gathered >= enough) {
             self.close_span(self.position);
             return self.take_window();
         }
@@ -259,6 +272,23 @@ mod tests {
         assert_eq!(windows[0], NewWindow { seq: 0, spans: span(90, 160) });
         assert_eq!(windows[1], NewWindow { seq: 1, spans: span(1_140, 1_165) });
         assert_eq!(windows.len(), 2);
+    }
+
+    #[test]
+    fn packed_windows_are_nearly_full() {
+        // Ten seconds of talk, and ten of pause, again and again.
+        let mut cutter = Cutter::new(&config::Transcribe::default());
+        cutter.pack(true);
+        let mut windows = Vec::new();
+        for i in 0..frames(400.0) {
+            let speech = (i / frames(10.0)).is_multiple_of(2);
+            windows.extend(cutter.push(Verdict { speech, level: 40.0 }));
+        }
+        let total = |w: &NewWindow| w.spans.iter().map(|s| s.len()).sum::<u64>();
+        assert!(windows.len() >= 6, "{windows:?}");
+        for window in &windows {
+            assert!((49 * SECOND / 2..=28 * SECOND + STEP).contains(&total(window)), "{window:?}");
+        }
     }
 
     #[test]

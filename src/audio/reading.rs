@@ -16,9 +16,9 @@ pub struct Reading(Option<Box<State>>);
 struct State {
     file: AudioFile,
     segmenter: Segmenter,
-    /// Where the next piece begins, and where the segmenter does.
-    position: u64,
-    from: u64,
+    /// Samples that may still come, and whether more than those did.
+    left: u64,
+    cut: bool,
     piece: Piece,
 }
 
@@ -32,12 +32,10 @@ pub struct Piece {
 }
 
 impl Reading {
-    /// Reads `file` from its start, and cuts it with `segmenter` from the sample
-    /// on where that one stands.
-    pub fn new(file: AudioFile, segmenter: Segmenter) -> Self {
-        let from = segmenter.position();
+    /// Reads `file`, at most `limit` samples of it, and cuts it with `segmenter`.
+    pub fn new(file: AudioFile, segmenter: Segmenter, limit: u64) -> Self {
         let piece = Piece::default();
-        Self(Some(Box::new(State { file, segmenter, position: 0, from, piece })))
+        Self(Some(Box::new(State { file, segmenter, left: limit, cut: false, piece })))
     }
 
     /// The next piece, to be taken apart; none when the file has ended.
@@ -57,14 +55,14 @@ impl Reading {
         Ok(more.then_some(&mut state.piece))
     }
 
+    /// Whether there was more in the file than was to be read.
+    pub fn was_cut(&self) -> bool {
+        self.0.as_ref().is_some_and(|state| state.cut)
+    }
+
     /// Why the file may be less than it once was; known at its end.
     pub fn note(&self) -> Option<&str> {
         self.0.as_ref().and_then(|state| state.file.note())
-    }
-
-    /// Samples so far.
-    pub fn position(&self) -> u64 {
-        self.0.as_ref().map_or(0, |state| state.position)
     }
 }
 
@@ -74,14 +72,17 @@ impl State {
         let Piece { samples, windows } = &mut self.piece;
         samples.clear();
         windows.clear();
-        let mut more = true;
+        let mut more = !self.cut;
         while more && samples.len() < PIECE {
             more = self.file.read(samples)?;
         }
-        let known = self.from.saturating_sub(self.position);
-        let fresh = usize::try_from(known).ok().and_then(|known| samples.get(known..));
-        self.segmenter.push(fresh.unwrap_or_default(), windows);
-        self.position += samples.len() as u64;
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        if samples.len() > left {
+            samples.truncate(left);
+            (self.cut, more) = (true, false);
+        }
+        self.left -= samples.len() as u64;
+        self.segmenter.push(samples, windows);
         if !more {
             windows.extend(self.segmenter.finish());
         }

@@ -40,6 +40,11 @@ impl Segmenter {
         }
     }
 
+    /// See [`Cutter::pack`].
+    pub fn pack(&mut self, packing: bool) {
+        self.cutter.pack(packing);
+    }
+
     /// Takes 16 kHz mono samples and appends the windows that end to `windows`.
     pub fn push(&mut self, mut samples: &[i16], windows: &mut Vec<NewWindow>) {
         let vad = self.vad.get_or_insert_with(|| Box::new(Vad::new(self.mode)));

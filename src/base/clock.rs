@@ -110,6 +110,18 @@ impl Clock {
         }
     }
 
+    /// The minute of the day where this machine is, from midnight. In tests the
+    /// day is that of UTC.
+    pub fn minute_of_day(&self) -> u16 {
+        let zone = match &self.0 {
+            Source::System { .. } => jiff::tz::TimeZone::system(),
+            _ => jiff::tz::TimeZone::UTC,
+        };
+        let Ok(now) = jiff::Timestamp::from_millisecond(self.now().0) else { return 0 };
+        let time = zone.to_datetime(now).time();
+        u16::try_from(time.hour()).unwrap_or(0) * 60 + u16::try_from(time.minute()).unwrap_or(0)
+    }
+
     /// Time since this clock was made; it never goes back.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {

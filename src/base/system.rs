@@ -1,4 +1,6 @@
-//! Facts about the machine that defaults depend on.
+//! Facts about the machine and this process.
+
+use std::time::Duration;
 
 /// Physical memory in bytes, from `sysinfo(2)`, which a sandbox that hides
 /// `/proc/meminfo` still answers.
@@ -27,6 +29,19 @@ pub fn resident_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// CPU time that this process has used, in all its threads.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Open file descriptors of this process; none where `/proc` is hidden.
+pub fn open_descriptors() -> Option<usize> {
+    // One of them reads the directory.
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -34,5 +49,7 @@ mod tests {
         assert!(super::total_memory() > 64 << 20);
         assert!(super::inference_threads() >= 1);
         assert!(super::inference_threads() <= super::cores());
+        assert!(super::cpu_time() > super::Duration::ZERO);
+        assert!(super::open_descriptors().is_none_or(|open| open >= 3));
     }
 }

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::telemetry;
 use crate::config::Config;
 use crate::config::load::{self, Sources};
+use crate::pipeline::deletion::Deletion;
+use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
 mod check_config;
@@ -121,8 +125,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 }
 
 async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
+    let clock = Clock::system();
     let store = crate::app::open_store_beside_daemon(&config)?;
-    user::run(args, store.as_ref(), &crate::base::clock::Clock::system(), &config).await
+    let recordings =
+        Recordings::open(&config.state_dir(), config.recording.sync_interval.get(), clock.clone())?;
+    let elsewhere = Arc::new(user::Elsewhere);
+    let deletion = Deletion::new(store.clone(), recordings, elsewhere, clock.clone());
+    user::run(args, store.as_ref(), &deletion, &clock, &config).await
 }
 
 async fn open_index(config: Config) -> Result<()> {

@@ -26,7 +26,8 @@ impl Args {
     }
 }
 
-/// Runs until a signal. The first one stops in order, the second at once.
+/// Runs until a signal. The first one stops in order; the second ends the
+/// program at once, with 128 and the signal's number as its exit code.
 ///
 /// # Errors
 /// When the daemon cannot start.
@@ -64,10 +65,15 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
         () = stopped.cancelled() => {}
     }
     tracing::info!("stopping; a second signal ends at once");
-    tokio::select! {
-        () = app.stop() => tracing::info!("stopped"),
-        _ = interrupt.recv() => tracing::warn!("ended at once; the next start picks up what was left"),
-        _ = terminate.recv() => tracing::warn!("ended at once; the next start picks up what was left"),
-    }
-    Ok(())
+    let signal = tokio::select! {
+        () = app.stop() => {
+            tracing::info!("stopped");
+            return Ok(());
+        }
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+    };
+    tracing::warn!("ended at once; the next start picks up what was left");
+    // Not by returning: that would wait for a disk that may never answer.
+    std::process::exit(128 + signal.as_raw_value())
 }

@@ -2,16 +2,20 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use async_trait::async_trait;
 use clap::{Args, Subcommand};
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::config::Config;
+use crate::domain::ids::ConversationId;
 use crate::domain::user::User;
 use crate::http::auth::password::{self, Passwords};
 use crate::http::auth::{NewUser, add_user, normal_email};
-use crate::store::{Store, UserUpdate};
+use crate::pipeline::deletion::Deletion;
+use crate::pipeline::reconcile::LiveConversations;
+use crate::store::{Store, UserData, UserUpdate};
 use crate::supervisor;
 
 /// Manage the people who can log in.
@@ -45,10 +49,14 @@ enum Command {
         #[command(flatten)]
         password: PasswordArgs,
     },
-    /// Remove somebody who owns no conversations and no memories.
+    /// Remove somebody.
     Remove {
         /// Whom.
         email: String,
+        /// Their conversations, recordings and memories too; without this,
+        /// somebody who has any is not removed.
+        #[arg(long)]
+        with_data: bool,
     },
 }
 
@@ -59,13 +67,37 @@ struct PasswordArgs {
     password_stdin: bool,
 }
 
+/// The daemon's conversations, seen from another process: which are live is
+/// known to the store alone, and it does not let go of an open one.
+pub struct Elsewhere;
+
+#[async_trait]
+impl LiveConversations for Elsewhere {
+    fn is_live(&self, _: &ConversationId) -> bool {
+        false
+    }
+
+    fn any_live(&self) -> bool {
+        false
+    }
+
+    async fn close(&self, _: &ConversationId) {}
+}
+
 /// Runs the subcommand on `store`, and prints what it did.
 ///
 /// # Errors
 /// `NotFound`, `Conflict` and `BadInput` as the store and the rules for
 /// passwords give them.
-pub async fn run(args: UserArgs, store: &dyn Store, clock: &Clock, config: &Config) -> Result<()> {
-    let users = People { store, clock, passwords: Passwords::new(config.auth.bcrypt_cost) };
+pub async fn run(
+    args: UserArgs,
+    store: &dyn Store,
+    deletion: &Deletion,
+    clock: &Clock,
+    config: &Config,
+) -> Result<()> {
+    let passwords = Passwords::new(config.auth.bcrypt_cost);
+    let users = People { store, deletion, clock, passwords };
     let done = match args.command {
         Command::Add { email, admin, name, password } => {
             users.check_free(&email).await?;
@@ -76,7 +108,7 @@ pub async fn run(args: UserArgs, store: &dyn Store, clock: &Clock, config: &Conf
             let user = users.find(&email).await?;
             users.change_password(&user, password.choose().await?).await?
         }
-        Command::Remove { email } => users.remove(&email).await?,
+        Command::Remove { email, with_data } => users.remove(&email, with_data).await?,
     };
     writeln!(io::stdout(), "{done}").context(Kind::Internal, "cannot write to standard output")
 }
@@ -84,6 +116,7 @@ pub async fn run(args: UserArgs, store: &dyn Store, clock: &Clock, config: &Conf
 /// The steps behind the subcommands; each returns what to tell.
 struct People<'a> {
     store: &'a dyn Store,
+    deletion: &'a Deletion,
     clock: &'a Clock,
     passwords: Passwords,
 }
@@ -125,19 +158,16 @@ impl People<'_> {
         Ok(chosen.told_after(format!("changed the password of {}", user.email)))
     }
 
-    async fn remove(&self, email: &str) -> Result<String> {
+    async fn remove(&self, email: &str, with_data: bool) -> Result<String> {
         let user = self.find(email).await?;
-        self.store.remove_user(&user.id).await.map_err(|error| match error.kind() {
-            Kind::Conflict => {
-                let email = &user.email;
-                let message =
-                    format!("{email} still owns conversations or memories; nothing was removed");
-                Error::new(Kind::Conflict, message).with_source(error)
-            }
-            _ => error,
-        })?;
-        self.audit("user-removed", &user).await?;
-        Ok(format!("removed {}", user.email))
+        let data = UserData { conversations: with_data, memories: with_data };
+        let deleted = self.deletion.user(&user.id, data, None).await?;
+        let mut told = format!("removed {}", user.email);
+        if with_data {
+            let (conversations, memories) = (deleted.conversations, deleted.memories);
+            told += &format!(" with {conversations} conversations and {memories} memories");
+        }
+        Ok(told)
     }
 
     async fn audit(&self, action: &str, user: &User) -> Result<()> {
@@ -249,7 +279,11 @@ impl Drop for Silence {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::recording::Recordings;
     use crate::store::sqlite::testing::{Fixture, at};
 
     fn typed(text: &str) -> Chosen {
@@ -261,7 +295,12 @@ mod tests {
         let fixture = Fixture::new();
         let clock = Clock::simulated(at(0));
         let store = &fixture.store;
-        let people = People { store, clock: &clock, passwords: Passwords::new(4) };
+        let dir = fixture.dir.path().join("state");
+        let recordings = Recordings::open(&dir, Duration::ZERO, clock.clone()).unwrap();
+        let shared = Arc::new(store.clone());
+        let deletion = Deletion::new(shared, recordings, Arc::new(Elsewhere), clock.clone());
+        let passwords = Passwords::new(4);
+        let people = People { store, deletion: &deletion, clock: &clock, passwords };
 
         let generated = Chosen { text: "made-up-one".into(), generated: true };
         let done = people.add("Ann@Example.com", Some("Ann"), true, generated).await.unwrap();
@@ -279,12 +318,24 @@ mod tests {
         assert!(people.passwords.verify("another one", Some(now.password_hash)).await.unwrap());
 
         let conversation = fixture.opened(&ann).await;
-        let refused = people.remove("ann@example.com").await.unwrap_err();
-        assert!(refused.message().contains("nothing was removed"), "{refused}");
-        fixture.get(&conversation).await;
+        // Somebody has to be able to manage the daemon.
+        let last = people.remove("ann@example.com", true).await.unwrap_err();
+        assert!(last.message().contains("last administrator"), "{last}");
+        people.add("max@example.com", None, true, typed("long enough")).await.unwrap();
+        let refused = people.remove("ann@example.com", false).await.unwrap_err();
+        assert!(refused.message().contains("nothing was deleted"), "{refused}");
+        let refused = people.remove("ann@example.com", true).await.unwrap_err();
+        assert!(refused.message().contains("still being recorded"), "{refused}");
+        assert!(people.find("ann@example.com").await.unwrap().is_active);
+        fixture.close(&conversation, &[]).await;
+        let done = people.remove("ann@example.com", true).await.unwrap();
+        assert_eq!(done, "removed ann@example.com with 1 conversations and 0 memories");
 
         people.add("ben@example.com", None, false, typed("long enough")).await.unwrap();
-        assert_eq!(people.remove("ben@example.com").await.unwrap(), "removed ben@example.com");
+        assert_eq!(
+            people.remove("ben@example.com", false).await.unwrap(),
+            "removed ben@example.com"
+        );
         assert_eq!(people.find("ben@example.com").await.unwrap_err().kind(), Kind::NotFound);
     }
 

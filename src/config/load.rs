@@ -31,7 +31,8 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
-const SECRETS: &[(&str, &str)] = &[("auth", "secret_key"), ("auth", "admin_password")];
+const SECRETS: &[(&str, &str)] =
+    &[("auth", "secret_key"), ("auth", "admin_password"), ("server", "metrics_token")];
 
 /// What decides the configuration besides the file's own content.
 #[derive(Clone, Debug, Default)]

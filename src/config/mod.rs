@@ -8,10 +8,12 @@ mod interval;
 pub mod load;
 mod secret;
 mod validate;
+mod when;
 
 pub use interval::Interval;
 pub use secret::Secret;
 pub(crate) use validate::network;
+pub use when::When;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,18 +25,22 @@ pub struct Config {
     pub state: State,
     /// The HTTP and WebSocket server.
     pub server: Server,
-    /// TLS of that server.
+    /// TLS of the HTTP and WebSocket server.
     pub tls: Tls,
     /// Wyoming over TCP.
     pub wyoming: Wyoming,
     /// ESP32 boards.
     pub esp32: Esp32,
+    /// Audio that apps post.
+    pub webhook: Webhook,
     /// Logging.
     pub log: Log,
     /// Logins and tokens.
     pub auth: Auth,
     /// How audio is written down.
     pub recording: Recording,
+    /// Room on the disk.
+    pub disk: Disk,
     /// Where conversations begin and end.
     pub conversation: Conversation,
     /// How conversations are cut for transcription.
@@ -111,6 +117,9 @@ section!(
         /// Reverse proxies, as addresses or networks (`10.0.0.0/8`), whose word on
         /// where a request comes from (`X-Forwarded-For`) is taken.
         trusted_proxies: Vec<String> = Vec::new(),
+        /// A bearer token that opens `/metrics` and nothing else, for Prometheus.
+        /// Empty: only an administrator's login does.
+        metrics_token: Secret = Secret::default(),
         /// Pages of other servers that may use the API from a browser:
         /// `https://dash.example.com`. Their scripts may then act for whoever is
         /// logged in.
@@ -150,7 +159,17 @@ section!(
 );
 
 section!(
-    /// TLS of that server.
+    /// Audio that an app posts to `/webhook/audio_bytes`, as Omi's does.
+    Webhook {
+        /// E-mail address of the user for whom it is recorded. Empty: switched off.
+        user: String = String::new(),
+        /// Device name of what is recorded.
+        device: String = "omi".into(),
+    }
+);
+
+section!(
+    /// TLS of the HTTP and WebSocket server.
     Tls {
         /// Certificate chain, a PEM file, read again when it changes. Empty:
         /// plain HTTP.
@@ -198,6 +217,27 @@ section!(
         /// Longest time between syncs to disk: what a power cut can cost. 0 syncs
         /// every frame.
         sync_interval: Interval = Interval::from_secs(1),
+        /// What becomes of audio that came as PCM once it is transcribed. `opus`:
+        /// made anew as Ogg Opus, a tenth of its size. `wav`: kept as it is.
+        /// `none`: deleted, and its transcript cannot be made again.
+        archive: String = "opus".into(),
+        /// Bits a second of archived audio, in thousands (6 to 128).
+        archive_kbps: u32 = 24,
+    }
+);
+
+section!(
+    /// Room on the disk.
+    Disk {
+        /// Room kept free, in MiB. Below it the oldest transcribed audio is
+        /// deleted; where that is not enough, new audio is refused until there is
+        /// room. Audio without a transcript is never deleted.
+        reserve_mib: u64 = 512,
+        /// A warning is given when the room above the reserve lasts for less than
+        /// this at the present rate.
+        warn_headroom: Interval = Interval::from_secs(24 * 3600),
+        /// How often the disk is looked at.
+        check_interval: Interval = Interval::from_secs(10),
     }
 );
 
@@ -229,6 +269,10 @@ section!(
         /// A pause this long ends a window with any speech in it, so that text
         /// appears while people are quiet.
         flush_after: Interval = Interval::from_secs(6),
+        /// When to transcribe: `always`, `idle` (while nothing is recorded), or
+        /// between two local times, as in `22:00-06:00`. What somebody waits for
+        /// is done at any time.
+        when: When = When::Always,
     }
 );
 

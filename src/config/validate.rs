@@ -27,6 +27,7 @@ impl Config {
         address("esp32.listen", &self.esp32.listen)?;
         device("wyoming.device", &self.wyoming.device)?;
         device("esp32.device", &self.esp32.device)?;
+        device("webhook.device", &self.webhook.device)?;
         positive("wyoming.max_length", self.wyoming.max_length.get())?;
         positive("wyoming.idle_timeout", self.wyoming.idle_timeout.get())?;
         require(self.server.max_connections >= 8, "server.max_connections", || {
@@ -37,6 +38,10 @@ impl Config {
         })?;
         positive("server.header_timeout", self.server.header_timeout.get())?;
         positive("server.stream_timeout", self.server.stream_timeout.get())?;
+        let token = self.server.metrics_token.expose();
+        require(token.is_empty() || token.len() >= 16, "server.metrics_token", || {
+            "must be at least 16 characters, or empty".into()
+        })?;
         let legacy = &self.server.legacy_user;
         require(legacy.is_empty() || legacy.contains('@'), "server.legacy_user", || {
             format!("`{legacy}` is not an e-mail address; leave it empty to refuse /ws")
@@ -76,6 +81,16 @@ impl Config {
             "recording.sync_interval",
             || "must be at most 60s: it is what a power cut can cost".into(),
         )?;
+        let archive = &self.recording.archive;
+        require(matches!(archive.as_str(), "opus" | "wav" | "none"), "recording.archive", || {
+            format!("`{archive}` is not one of opus, wav, none")
+        })?;
+        require(
+            (6..=128).contains(&self.recording.archive_kbps),
+            "recording.archive_kbps",
+            || "must be 6 to 128".into(),
+        )?;
+        positive("disk.check_interval", self.disk.check_interval.get())?;
         positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
         require(
             self.conversation.max_length.get() >= Duration::from_secs(60),

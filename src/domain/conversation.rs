@@ -37,12 +37,47 @@ pub struct Conversation {
     pub error: Option<String>,
     /// A short title, made at the memory step.
     pub title: Option<String>,
+    /// When its audio was deleted; its transcript stays.
+    pub audio_deleted_at: Option<Timestamp>,
+    /// The clock had not been set when it began: its times are estimates.
+    pub time_estimated: bool,
 }
 
 impl Conversation {
+    /// One that begins now: open, with nothing in it yet.
+    pub fn begin(
+        id: ConversationId,
+        user_id: UserId,
+        client_id: ClientId,
+        audio_path: String,
+        started_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            user_id,
+            client_id,
+            audio_path,
+            started_at,
+            ended_at: None,
+            close_reason: None,
+            samples: 0,
+            transcription: Progress::Pending,
+            memory: Progress::Pending,
+            error: None,
+            title: None,
+            audio_deleted_at: None,
+            time_estimated: false,
+        }
+    }
+
     /// Whether audio can still arrive.
     pub fn is_open(&self) -> bool {
         self.ended_at.is_none()
+    }
+
+    /// Whether its recording is there to be played or read.
+    pub fn has_audio(&self) -> bool {
+        self.audio_deleted_at.is_none()
     }
 
     /// Seconds of audio accepted.
@@ -86,6 +121,8 @@ named!(
         Disconnect = "disconnect",
         /// Asked for through the API.
         Request = "request",
+        /// What came next was in another format: a recording has one.
+        FormatChange = "format-change",
         /// Nobody spoke for the configured time.
         Silence = "silence",
         /// It reached the longest allowed length.

@@ -1,5 +1,7 @@
 //! Work that outlives the request that asked for it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +22,8 @@ named!(
         Remember = "remember",
         /// Writes the speech of a recording to a file of its own.
         Crop = "crop",
+        /// Makes a transcribed WAV recording anew as Ogg Opus.
+        Archive = "archive",
     }
 );
 
@@ -132,6 +136,19 @@ pub struct Lease {
     pub job: JobId,
     /// The claim.
     pub epoch: i64,
+}
+
+/// The longest pause before a failed job is tried again. A job that is due later
+/// than this was put off by a clock that has been set back since.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// What waits for transcription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Windows.
+    pub windows: u64,
+    /// Samples of audio in them.
+    pub samples: u64,
 }
 
 /// Jobs by state, for health and metrics.

@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod conversation;
+pub mod coverage;
 pub mod ids;
 pub mod job;
 pub mod memory;

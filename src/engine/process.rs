@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stderr::Tail;
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::metrics;
 use crate::supervisor::Supervisor;
 use crate::wyoming::Connection;
 
@@ -202,6 +203,7 @@ impl Engine {
             return Err(Error::new(Kind::Internal, "an engine without pipes"));
         };
         self.starts.fetch_add(1, Ordering::Relaxed);
+        metrics::ENGINE_STARTS.add(&[self.name()], 1.0);
         let stderr = Tail::default();
         self.supervisor.once(stderr.clone().follow(self.name().to_owned(), errors));
         let link = Connection::new(self.name(), tokio::io::join(stdout, stdin));
@@ -274,6 +276,7 @@ impl Engine {
 
     fn died(&self, running: &Running, fate: &str) {
         let crashes = self.crashes.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics::ENGINE_CRASHES.add(&[self.name()], 1.0);
         let (engine, calls, said) = (self.name(), running.calls, running.stderr.text());
         tracing::warn!(engine, crashes, calls, said, "engine failed: {fate}");
     }

@@ -14,6 +14,7 @@ use crate::domain::version::Details;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::pipeline::chat::Assistant;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -24,6 +25,8 @@ use crate::supervisor::Supervisor;
 pub struct Api {
     /// Users, conversations, memories.
     pub store: Arc<dyn Store>,
+    /// Deletes conversations, users and audio with their files.
+    pub deletion: Deletion,
     /// Search over memories.
     pub recall: Recall,
     /// Talks about memories.

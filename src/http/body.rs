@@ -15,7 +15,7 @@ use super::error::{ApiError, Problem};
 /// The time a client has to send a body that is not an upload.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A JSON body; 422 when it is not what the handler takes.
+/// A JSON object as the body; 422 when it is not what the handler takes.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
@@ -50,6 +50,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     };
     if bytes.is_empty() {
         return Err(problem("missing", &[], "Field required"));
+    }
+    // Bodies are objects; serde would take a list for one, field by field.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let msg = "Input should be a valid dictionary or object to extract fields from";
+        return Err(problem("model_attributes_type", &[], msg));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json);
@@ -110,7 +115,8 @@ mod tests {
         assert_eq!(problem("{").await["type"], "json_invalid");
         assert_eq!(problem(r#"{"email":"a"} x"#).await["type"], "json_invalid");
         assert_eq!(problem(r#"{"email":"a","age":-1}"#).await["loc"], json!(["body", "age"]));
-        assert_eq!(problem("[1]").await["type"], "value_error");
+        assert_eq!(problem("1").await["type"], "value_error");
+        assert_eq!(problem(r#" ["a"]"#).await["type"], "model_attributes_type");
         assert_eq!(problem("\u{0}").await["type"], "json_invalid");
     }
 

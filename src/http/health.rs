@@ -79,25 +79,18 @@ impl Health {
 }
 
 /// A part of the daemon, in the form of the original.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Service {
     /// How it is, for people.
     pub(super) status: String,
     pub(super) healthy: bool,
     /// Whether the daemon can do without it.
     pub(super) critical: bool,
-    /// For services that run a model.
-    #[serde(flatten)]
-    pub(super) part: Option<ServiceModel>,
-}
-
-/// The model of a service.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ServiceModel {
-    /// As the engine names it.
+    /// The model it runs, as the engine names it.
     pub(super) model: Option<String>,
-    /// Whether it is on this machine.
-    pub(super) model_present: bool,
+    /// Whether the model is on this machine; only where there is to be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model_present: Option<bool>,
 }
 
 impl State {
@@ -111,8 +104,13 @@ impl State {
             Self::Off => (true, "⏸️ Switched off".to_owned(), None),
         };
         let model_present = matches!(self, Self::Ready { .. });
-        let part = Some(ServiceModel { model: model.cloned(), model_present });
-        Service { status, healthy, critical: false, part }
+        Service {
+            status,
+            healthy,
+            critical: false,
+            model: model.cloned(),
+            model_present: Some(model_present),
+        }
     }
 }
 
@@ -129,7 +127,7 @@ mod tests {
         let (services, all) = health.services();
         assert!(!all);
         let speech = &services["speech_to_text"];
-        assert!(!speech.part.as_ref().unwrap().model_present);
+        assert_eq!(speech.model_present, Some(false));
         assert_eq!(speech.status, "⚠️ Model missing: ggml-base.bin");
         health.set(Part::Stt, State::Ready { model: "whisper/ggml-base.bin".into() });
         assert!(health.services().1);

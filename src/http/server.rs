@@ -29,6 +29,9 @@ use crate::supervisor::Supervisor;
 /// The most a connection buffers, in bytes; a request's header must fit in it.
 const MAX_BUFFER: usize = 16 * 1024;
 
+/// The name of the loop's pulse.
+pub const ACCEPT_LOOP: &str = "the accept loop";
+
 /// The pause after accepting failed: long enough for descriptors to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -63,12 +66,13 @@ pub async fn serve(
         stop: stop.clone(),
     };
     let mut failing = false;
+    let pulse = supervisor.heart().part(ACCEPT_LOOP);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             // A place first: what is over the limit waits in the kernel's queue
             // instead of taking a descriptor.
-            accepted = accept(&listener, &places) => accepted?,
+            accepted = pulse.during(accept(&listener, &places)) => accepted?,
         };
         match accepted {
             Ok((stream, peer, place)) => {

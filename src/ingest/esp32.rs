@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::Ingest;
-use super::session::{Session, next_request};
+use super::session::{Session, Successor, next_request};
 use super::tcp::{self, Accepted, Names};
 use crate::base::error::Result;
 use crate::domain::conversation::CloseReason;
@@ -19,6 +19,9 @@ use crate::domain::conversation::CloseReason;
 const READ: usize = 4096;
 /// Bytes of one sample of both channels.
 const FRAME: usize = 8;
+/// A board never stops sending: one that was quiet for so long, and seems to be
+/// back on another connection, has lost this one.
+const LOST: Duration = Duration::from_secs(1);
 
 /// Serves `listener` until shutdown.
 ///
@@ -60,7 +63,7 @@ async fn record(
     let stop = ingest.supervisor.stop_token();
     let mut last_heard = clock.monotonic();
     let mut left = Vec::with_capacity(READ / FRAME * 2);
-    let reason = loop {
+    let ending = loop {
         let silent_in = (last_heard + limit).saturating_sub(clock.monotonic());
         let sync_in = session.as_ref().and_then(Session::due_in).unwrap_or(Duration::MAX);
         let free = buffer.get_mut(held..).unwrap_or_default();
@@ -68,7 +71,7 @@ async fn record(
             read = stream.read(free) => {
                 let read = match read {
                     Ok(read) if read > 0 => read,
-                    _ => break CloseReason::Disconnect,
+                    _ => break Ending::Disconnect,
                 };
                 held += read;
                 let whole = held - held % FRAME;
@@ -90,27 +93,54 @@ async fn record(
                 // After it is dealt with: our own slowness is not the board's silence.
                 last_heard = clock.monotonic();
             }
-            request = next_request(&mut session) => {
-                if let Some(session) = &mut session {
-                    session.fulfil(request).await;
+            request = next_request(&mut session) => match request.into_successor() {
+                Ok(successor) if clock.monotonic() >= last_heard + LOST => {
+                    break Ending::Replaced(successor);
                 }
-            }
+                // This board is alive; the other one is another.
+                Ok(_) => {}
+                Err(request) => {
+                    if let Some(session) = &mut session {
+                        session.fulfil(request).await;
+                    }
+                }
+            },
             () = sleep(silent_in.min(sync_in)) => {
                 if clock.monotonic().saturating_sub(last_heard) >= limit {
                     tracing::warn!(%peer, "no sign of life, connection ended");
-                    break CloseReason::Disconnect;
+                    break Ending::Silent;
                 }
                 if let Some(session) = &mut session {
                     session.poll()?;
                 }
             }
-            () = stop.cancelled() => break CloseReason::Shutdown,
+            () = stop.cancelled() => break Ending::Shutdown,
         }
     };
-    if let Some(session) = session {
-        session.end(reason).await;
+    let Some(session) = session else { return Ok(()) };
+    match ending {
+        Ending::Disconnect => session.lost().await,
+        Ending::Replaced(successor) => {
+            if let Some(session) = session.hand_over(successor).await {
+                session.lost().await;
+            }
+        }
+        Ending::Silent => session.end(CloseReason::Disconnect).await,
+        Ending::Shutdown => session.end(CloseReason::Shutdown).await,
     }
     Ok(())
+}
+
+/// Why a connection ended.
+enum Ending {
+    /// The board left, or was cut off.
+    Disconnect,
+    /// It is on another connection.
+    Replaced(Successor),
+    /// Nothing came for too long.
+    Silent,
+    /// The daemon stops.
+    Shutdown,
 }
 
 /// Appends the left channel of whole frames as 16-bit samples: the upper half of

@@ -9,6 +9,7 @@ use crate::config::{Config, Interval};
 async fn start(change: impl FnOnce(&mut Config)) -> (Bench, SocketAddr) {
     let bench = bench(Clock::system(), |config| {
         config.esp32.user = "1@example.com".into();
+        config.conversation.reconnect_grace = Interval::from_secs(0);
         change(config);
     });
     bench.store.state().users.push(user('1'));
@@ -85,6 +86,36 @@ async fn boards_are_told_apart_and_one_that_vanishes_is_let_go() {
     assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::Disconnect));
     assert!(bench.ingest.clients().list(None).is_empty());
     drop(boards);
+}
+
+#[tokio::test]
+async fn a_board_that_is_back_soon_goes_on_with_its_conversation() {
+    let (bench, address) =
+        start(|config| config.conversation.reconnect_grace = Interval::from_secs(20)).await;
+    let sound = speech(2.0);
+    let mut lost = TcpStream::connect(address).await.unwrap();
+    lost.write_all(&stereo(&sound)).await.unwrap();
+    while bench.store.rows().is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    // The network is gone, and nobody has noticed.
+    sleep(LOST + Duration::from_millis(100)).await;
+    let mut board = TcpStream::connect(address).await.unwrap();
+    board.write_all(&stereo(&sound)).await.unwrap();
+    assert!(!matches!(lost.read(&mut [0]).await, Ok(1..)), "the old connection is ended");
+    drop(board);
+    // All of it has been read once the session waits for the board again.
+    let id = loop {
+        let client = bench.ingest.clients().list(None).remove(0);
+        if !client.connected {
+            break client.client_id;
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    bench.ingest.clients().close_conversation(&id).await.unwrap();
+    let (recorded, reason) = closed(&bench, 1).await.remove(0);
+    assert_eq!(reason, CloseReason::Request);
+    assert!(recorded.len() > 2 * sound.len() - 1_600, "{}", recorded.len());
 }
 
 #[tokio::test]

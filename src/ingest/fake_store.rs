@@ -10,8 +10,9 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::coverage::DayCoverage;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -19,7 +20,10 @@ use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
-use crate::store::{Chats, Conversations, Jobs, Memories, Uploads, UserUpdate, Users, Versions};
+use crate::store::{
+    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
+    Uploads, UserData, UserUpdate, Users, Versions,
+};
 
 /// A conversation as the store was told of it.
 #[derive(Clone, Debug)]
@@ -89,9 +93,6 @@ impl Users for FakeStore {
     async fn update_user(&self, _: &UserId, _: UserUpdate) -> Result<User> {
         unreachable!()
     }
-    async fn remove_user(&self, _: &UserId) -> Result<()> {
-        unreachable!()
-    }
     async fn see_device(&self, device: &Device) -> Result<()> {
         self.may_fail()?;
         self.state().devices.push(device.clone());
@@ -106,6 +107,9 @@ impl Users for FakeStore {
     async fn setting_or_insert(&self, _: &str, _: &str) -> Result<String> {
         unreachable!()
     }
+    async fn ping(&self) -> Result<()> {
+        unreachable!()
+    }
     async fn audit(&self, _: Timestamp, _: Option<&UserId>, _: &str, _: &str) -> Result<()> {
         unreachable!()
     }
@@ -118,6 +122,9 @@ impl Conversations for FakeStore {
         let row = Row { conversation: conversation.clone(), windows: Vec::new() };
         self.state().rows.push(row);
         Ok(())
+    }
+    async fn adopt_conversation(&self, _: &Conversation) -> Result<bool> {
+        unreachable!()
     }
     async fn add_window(
         &self,
@@ -279,7 +286,13 @@ impl Chats for FakeStore {
 
 #[async_trait]
 impl Jobs for FakeStore {
-    async fn claim_job(&self, _: &[JobKind], _: &str, _: Timestamp) -> Result<Option<Job>> {
+    async fn claim_job(
+        &self,
+        _: &[JobKind],
+        _: Lane,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Option<Job>> {
         unreachable!()
     }
     async fn fail_job(&self, _: Lease, _: &str, _: Option<Timestamp>, _: Timestamp) -> Result<()> {
@@ -294,10 +307,31 @@ impl Jobs for FakeStore {
     async fn job_counts(&self) -> Result<JobCounts> {
         unreachable!()
     }
-    async fn next_due(&self, _: &[JobKind]) -> Result<Option<Timestamp>> {
+    async fn backlog(&self) -> Result<Backlog> {
+        unreachable!()
+    }
+    async fn next_due(&self, _: &[JobKind], _: Lane) -> Result<Option<Timestamp>> {
         unreachable!()
     }
     async fn retry_job(&self, _: JobId, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
+    async fn jobs(&self, _: JobQuery) -> Result<(Vec<JobEntry>, u64)> {
+        unreachable!()
+    }
+    async fn job(&self, _: JobId) -> Result<Option<JobEntry>> {
+        unreachable!()
+    }
+    async fn job_census(&self, _: Option<&UserId>) -> Result<Vec<JobCensus>> {
+        unreachable!()
+    }
+    async fn cancel_job(&self, _: JobId, _: Timestamp) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_job(&self, _: JobId) -> Result<bool> {
+        unreachable!()
+    }
+    async fn forget_jobs(&self, _: JobState, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
     async fn conversation_jobs(&self, _: &ConversationId) -> Result<Vec<Job>> {
@@ -367,6 +401,64 @@ impl Memories for FakeStore {
         _: usize,
         _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Deletions for FakeStore {
+    async fn delete_conversation(
+        &self,
+        _: &ConversationId,
+        _: bool,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_user(
+        &self,
+        _: &UserId,
+        _: UserData,
+        _: Option<&UserId>,
+        _: Timestamp,
+    ) -> Result<Deleted> {
+        unreachable!()
+    }
+    async fn delete_audio(&self, _: &ConversationId, _: Timestamp) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
+        unreachable!()
+    }
+    async fn deletions(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn strike_deletions(&self, _: &[String]) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Audio for FakeStore {
+    async fn coverage(
+        &self,
+        _: Option<&UserId>,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Vec<DayCoverage>> {
+        unreachable!()
+    }
+    async fn queue_archives(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn complete_archive(
+        &self,
+        _: Lease,
+        _: &ConversationId,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Option<String>> {
         unreachable!()
     }
 }

@@ -7,12 +7,16 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
+use crate::jobs::load::Load;
+use crate::pipeline::reconcile::LiveConversations;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -24,14 +28,16 @@ pub mod esp32;
 mod fake_store;
 mod frame;
 mod open;
+mod pre_roll;
 pub mod session;
 mod stream;
 mod tcp;
 pub mod upload;
+pub mod webhook;
 pub mod ws;
 pub mod wyoming;
 
-use clients::{Clients, Registration};
+use clients::{ClientView, Clients, Registration};
 use session::Session;
 
 /// What sessions share.
@@ -44,6 +50,7 @@ pub struct Ingest {
     supervisor: Supervisor,
     clients: Clients,
     open: Mutex<HashSet<ConversationId>>,
+    load: Load,
 }
 
 impl Ingest {
@@ -57,7 +64,17 @@ impl Ingest {
         supervisor: Supervisor,
     ) -> Arc<Self> {
         let (clients, open) = (Clients::default(), Mutex::default());
-        Arc::new(Self { store, recordings, wake, clock, config, supervisor, clients, open })
+        Arc::new(Self {
+            store,
+            recordings,
+            wake,
+            clock,
+            config,
+            supervisor,
+            clients,
+            open,
+            load: Load::default(),
+        })
     }
 
     /// Who is connected or expected back.
@@ -71,12 +88,24 @@ impl Ingest {
         self.open_ids().contains(id)
     }
 
+    /// Whether anything is being recorded.
+    pub fn any_open(&self) -> bool {
+        !self.open_ids().is_empty()
+    }
+
+    /// How transcription keeps up: whoever knows notes it here.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// Begins a session for `device` of `user`, or goes on with the one that the
     /// same device left a moment ago: its conversation then continues.
     ///
     /// # Errors
-    /// `Busy` when the user has as many streams as are allowed.
+    /// `Busy` when the user has as many streams as are allowed; `NoSpace` or
+    /// `Unavailable` while no audio can be recorded.
     pub async fn connect(self: &Arc<Self>, user: &User, device: Option<&str>) -> Result<Session> {
+        self.recordings.accepting()?;
         let session = self.session(user, device).await?;
         let (id, now) = (session.client_id(), self.clock.now());
         let seen = Device {
@@ -146,6 +175,25 @@ impl Ingest {
 
     fn open_ids(&self) -> std::sync::MutexGuard<'_, HashSet<ConversationId>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl LiveConversations for Ingest {
+    fn is_live(&self, id: &ConversationId) -> bool {
+        self.is_open(id)
+    }
+
+    fn any_live(&self) -> bool {
+        self.any_open()
+    }
+
+    async fn close(&self, id: &ConversationId) {
+        let records = |client: &ClientView| client.conversation.as_ref().map(|c| &c.id) == Some(id);
+        if let Some(client) = self.clients.list(None).into_iter().find(records) {
+            // One that has none any more has closed it.
+            let _ = self.clients.close_conversation(&client.client_id).await;
+        }
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::Ingest;
 use super::clients::{Client, CurrentConversation};
+use super::pre_roll::PreRoll;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
 use crate::base::planned;
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, SAMPLE_RATE};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
 use crate::recording::{Format, Recorder, Recordings};
@@ -41,6 +42,8 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.ingest.open_ids().remove(&self.id);
+        // Some work waits until nothing is recorded.
+        self.ingest.wake.wake();
     }
 }
 
@@ -50,25 +53,19 @@ impl Open {
     pub(super) async fn begin(
         ingest: &Arc<Ingest>,
         client: &Arc<Client>,
+        format: Format,
         age: usize,
     ) -> Result<Self> {
         let id = ConversationId::generate();
         let age = i64::try_from(age).unwrap_or(0) * 1_000 / i64::from(SAMPLE_RATE);
         let started_at = Timestamp::from_millis(ingest.clock.now().millis() - age);
-        let conversation = Conversation {
-            audio_path: Recordings::file_name(started_at, client.id(), &id, Format::Wav),
-            id: id.clone(),
-            user_id: client.user_id().clone(),
-            client_id: client.id().clone(),
+        let conversation = Conversation::begin(
+            id.clone(),
+            client.user_id().clone(),
+            client.id().clone(),
+            Recordings::file_name(started_at, client.id(), &id, format),
             started_at,
-            ended_at: None,
-            close_reason: None,
-            samples: 0,
-            transcription: Progress::Pending,
-            memory: Progress::Pending,
-            error: None,
-            title: None,
-        };
+        );
         ingest.open_ids().insert(id.clone());
         let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
         planned::before("opening a conversation")?;
@@ -87,9 +84,34 @@ impl Open {
         Ok(Self { listed, recorder, pending: Vec::new(), retry_at: 0 })
     }
 
-    /// Records `samples`.
-    pub(super) async fn append(&mut self, samples: &[i16]) -> Result<()> {
-        self.recorder.append(samples).await
+    /// What it records.
+    pub(super) fn format(&self) -> Format {
+        self.recorder.format()
+    }
+
+    /// Records `samples`, or the packet that they are of.
+    pub(super) async fn append(&mut self, samples: &[i16], packet: Option<&[u8]>) -> Result<()> {
+        match packet {
+            Some(packet) => {
+                let samples = u16::try_from(samples.len()).unwrap_or(0);
+                self.recorder.append_packet(packet, samples).await
+            }
+            None => self.recorder.append(samples).await,
+        }
+    }
+
+    /// Records what was held from before the first speech.
+    pub(super) async fn append_held(&mut self, held: PreRoll) -> Result<()> {
+        let (samples, packets) = held.into_parts();
+        if self.format() == Format::Wav {
+            return self.recorder.append(&samples).await;
+        }
+        let mut result = Ok(());
+        for (packet, samples) in packets {
+            // All are kept, whatever is said of one.
+            result = result.and(self.recorder.append_packet(&packet, samples).await);
+        }
+        result
     }
 
     /// Time left until audio must go to disk.

@@ -10,6 +10,7 @@ use super::clients::{Client, Command};
 use super::stream::Stream;
 use crate::audio::pcm::PcmFormat;
 use crate::base::error::Result;
+use crate::base::metrics;
 use crate::domain::conversation::CloseReason;
 use crate::domain::ids::ClientId;
 
@@ -46,6 +47,7 @@ impl Session {
         client: Arc<Client>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
+        metrics::STREAMS_OPENED.add(&[], 1.0);
         Self { ingest, client, commands, format: None, stream: None }
     }
 
@@ -71,6 +73,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.ingest.recordings.accepting()?;
         let format = format.or(self.format).unwrap_or(PcmFormat::SPEECH);
         let bounded = self.format.is_some();
         self.stream().pcm(bytes, format, bounded).await
@@ -82,6 +85,7 @@ impl Session {
     /// As [`Session::audio`]; `BadInput` when it is no packet, which costs
     /// nothing but itself.
     pub async fn opus(&mut self, packet: &[u8]) -> Result<()> {
+        self.ingest.recordings.accepting()?;
         let bounded = self.format.is_some();
         self.stream().opus(packet, bounded).await
     }
@@ -150,17 +154,12 @@ impl Session {
     /// The connection has ended without [`Session::audio_stop`]: an open
     /// conversation waits for the device to come back.
     pub async fn lost(mut self) {
-        let bounded = self.format.is_some();
         let grace = self.ingest.config.conversation.reconnect_grace.get();
         // One that never gave its name cannot be known again.
         let waits = !grace.is_zero() && self.client.has_name();
-        match self.stream.as_mut().filter(|stream| waits && stream.is_open()) {
-            // Half a sample must not shift what comes after the break.
-            Some(stream) => match Box::pin(stream.flush(bounded)).await {
-                Ok(()) => {}
-                Err(_) => return self.end(CloseReason::Disconnect).await,
-            },
-            None => return self.end(CloseReason::Disconnect).await,
+        let open = self.stream.as_ref().is_some_and(|stream| stream.is_open());
+        if !waits || !open || self.flush().await.is_err() {
+            return self.end(CloseReason::Disconnect).await;
         }
         self.client.set_away(true);
         tracing::info!(client = %self.client.id(), "connection lost, waiting for the device");
@@ -196,7 +195,7 @@ impl Session {
                 },
             };
             match request.into_successor() {
-                Ok(successor) => match self.hand_over(successor) {
+                Ok(successor) => match self.hand_over(successor).await {
                     None => return,
                     Some(session) => self = session,
                 },
@@ -209,9 +208,21 @@ impl Session {
         self.end(reason).await;
     }
 
+    /// Takes what a filter still holds: half a sample, say, must not shift what
+    /// comes after a break.
+    async fn flush(&mut self) -> Result<()> {
+        let bounded = self.format.is_some();
+        match &mut self.stream {
+            Some(stream) => Box::pin(stream.flush(bounded)).await,
+            None => Ok(()),
+        }
+    }
+
     /// Gives the session to the connection on which the device is now; it comes
     /// back when that one has gone meanwhile.
-    pub fn hand_over(self, successor: Successor) -> Option<Self> {
+    pub async fn hand_over(mut self, successor: Successor) -> Option<Self> {
+        // What fails here is met again by the next audio, which reports it.
+        let _ = self.flush().await;
         let client = self.client.clone();
         let was_away = client.is_away();
         client.set_away(false);

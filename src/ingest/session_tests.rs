@@ -1,5 +1,7 @@
 use super::super::fake_store::{FakeStore, Row};
 use super::*;
+use crate::audio::ogg::{self, Page};
+use crate::audio::opus::OpusDecoder;
 use crate::audio::synthetic::{Noise, speech};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Kind;
@@ -63,9 +65,21 @@ impl Bench {
 
     /// The samples on disk of a conversation.
     pub(in crate::ingest) fn recorded(&self, row: &Row) -> Vec<i16> {
-        let path = self.ingest.recordings.dir().join(&row.conversation.audio_path);
-        let reader = hound::WavReader::open(path).unwrap();
-        reader.into_samples::<i16>().map(|s| s.unwrap()).collect()
+        let name = &row.conversation.audio_path;
+        let bytes = std::fs::read(self.ingest.recordings.dir().join(name)).unwrap();
+        if name.ends_with(".wav") {
+            let samples = bytes[44..].as_chunks().0;
+            return samples.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect();
+        }
+        let (mut decoder, mut samples) = (OpusDecoder::new().unwrap(), Vec::new());
+        let mut rest = bytes.as_slice();
+        while let Some(page) = Page::parse(rest) {
+            for packet in page.packets().filter(|packet| !ogg::is_header(packet)) {
+                decoder.decode(packet, &mut samples).unwrap();
+            }
+            rest = &rest[page.len()..];
+        }
+        samples
     }
 
     fn closed(&self) -> Vec<(Vec<i16>, CloseReason)> {
@@ -330,7 +344,8 @@ async fn a_device_that_is_back_in_time_goes_on_with_its_conversation() {
         tokio::time::sleep(Duration::from_secs(29)).await;
         // On disk by then, though nobody called for it.
         let row = bench.store.rows().remove(0);
-        assert_eq!(bench.recorded(&row).len(), (part + 1) * sound.len());
+        let on_disk = bench.ingest.recordings.samples(&row.conversation.audio_path).await.unwrap();
+        assert_eq!(on_disk, (part + 1) * sound.len() as u64);
         assert!(row.conversation.is_open() && bench.ingest.is_open(&row.conversation.id));
         session = bench.session().await;
         assert_eq!(session.client_id().as_str(), "439011-phone");
@@ -415,12 +430,40 @@ async fn opus_packets_become_one_recording() {
         session.opus(&packet).await.unwrap();
         assert_eq!(session.opus(&[0xFF; 4]).await.unwrap_err().kind(), Kind::BadInput);
     }
-    // The same device may send PCM as well.
+    // The same device may send PCM as well: that is a recording of its own.
     send(&mut session, &sound).await;
     session.audio_stop().await;
-    let (recorded, _) = bench.closed().remove(0);
-    assert_eq!(recorded.len(), 2 * sound.len());
-    assert_eq!(recorded[sound.len()..], sound);
+    let closed = bench.closed();
+    assert_eq!((closed[0].0.len(), closed[0].1), (sound.len(), CloseReason::FormatChange));
+    assert_eq!(closed[1], (sound, CloseReason::AudioStop));
+    let rows = bench.store.rows();
+    assert!(rows[0].conversation.audio_path.ends_with(".opus"));
+    assert!(rows[1].conversation.audio_path.ends_with(".wav"));
+    let spoken: u64 = rows[0].windows.iter().flat_map(|w| &w.spans).map(|s| s.len()).sum();
+    assert!(spoken > 40_000, "{spoken}");
+}
+
+#[tokio::test]
+async fn packets_from_before_speech_are_kept_whole() {
+    let bench = standing();
+    let mut session = bench.session().await;
+    let sound = [silence(10), speech(3.0)].concat();
+    let mut encoder =
+        opus::Encoder::new(16_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    for chunk in sound.chunks_exact(960) {
+        let packet = encoder.encode_vec(chunk, 1_000).unwrap();
+        session.opus(&packet).await.unwrap();
+    }
+    session.end(CloseReason::Disconnect).await;
+    let row = bench.store.rows().remove(0);
+    let recorded = bench.recorded(&row).len();
+    assert_eq!(recorded % 960, 0);
+    // Two seconds and a little from before the speech, which the windows are
+    // counted from.
+    assert!((75_000..90_000).contains(&recorded), "{recorded}");
+    let start = row.windows[0].spans[0].start;
+    assert!((20_000..=40_000).contains(&start), "{start}");
+    assert_eq!(row.conversation.samples, recorded as u64);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Ingest;
 use super::clients::Client;
 use super::open::Open;
+use super::pre_roll::PreRoll;
 use crate::audio::convert::Converter;
 use crate::audio::opus::OpusDecoder;
 use crate::audio::pcm::PcmFormat;
@@ -15,6 +16,7 @@ use crate::audio::vad::FRAME;
 use crate::base::error::Result;
 use crate::config::Interval;
 use crate::domain::conversation::{CloseReason, NewWindow, SAMPLE_RATE};
+use crate::recording::Format;
 
 /// Samples looked at together, 0.3 s: no window can begin and end within them.
 const PIECE: usize = 10 * FRAME;
@@ -25,8 +27,7 @@ pub(super) struct Stream {
     client: Arc<Client>,
     source: Source,
     segmenter: Segmenter,
-    /// Audio from before speech, on a stream without boundaries.
-    pre_roll: Vec<i16>,
+    pre_roll: PreRoll,
     open: Option<Open>,
     samples: Vec<i16>,
     windows: Vec<NewWindow>,
@@ -47,7 +48,7 @@ impl Stream {
             client: client.clone(),
             source: Source::None,
             segmenter: Segmenter::new(&ingest.config.transcribe),
-            pre_roll: Vec::new(),
+            pre_roll: PreRoll::default(),
             open: None,
             samples: Vec::new(),
             windows: Vec::new(),
@@ -72,10 +73,10 @@ impl Stream {
             }
         };
         converter.push(bytes, &mut self.samples)?;
-        self.accept_all(bounded).await
+        self.accept_all(None, bounded).await
     }
 
-    /// Takes one Opus packet.
+    /// Takes one Opus packet. It is recorded as it came.
     pub(super) async fn opus(&mut self, packet: &[u8], bounded: bool) -> Result<()> {
         let decoder = match &mut self.source {
             Source::Opus(decoder) => decoder,
@@ -88,7 +89,7 @@ impl Stream {
             }
         };
         decoder.decode(packet, &mut self.samples)?;
-        self.accept_all(bounded).await
+        self.accept_all(Some(packet), bounded).await
     }
 
     /// Takes what a filter still holds; what comes next begins anew.
@@ -96,7 +97,7 @@ impl Stream {
         if let Source::Pcm(converter) = &mut self.source {
             converter.finish(&mut self.samples)?;
         }
-        self.accept_all(bounded).await
+        self.accept_all(None, bounded).await
     }
 
     /// Whether a conversation is being recorded.
@@ -132,12 +133,14 @@ impl Stream {
         self.close(reason).await;
     }
 
-    async fn accept_all(&mut self, bounded: bool) -> Result<()> {
+    /// Takes the samples that have been made: of `packet`, or of PCM.
+    async fn accept_all(&mut self, packet: Option<&[u8]>, bounded: bool) -> Result<()> {
         self.client.heard(self.ingest.clock.now());
         let mut samples = std::mem::take(&mut self.samples);
         let mut result = Ok(());
+        // The samples of a packet are one piece, whatever its length.
         for piece in samples.chunks(PIECE) {
-            result = self.accept(piece, bounded).await;
+            result = self.accept(piece, packet, bounded).await;
             if result.is_err() {
                 break;
             }
@@ -148,15 +151,22 @@ impl Stream {
         result
     }
 
-    async fn accept(&mut self, piece: &[i16], bounded: bool) -> Result<()> {
+    async fn accept(&mut self, piece: &[i16], packet: Option<&[u8]>, bounded: bool) -> Result<()> {
+        let format = if packet.is_some() { Format::Opus } else { Format::Wav };
+        // A recording has one format. What comes in another begins a new one:
+        // nothing is encoded twice, and nothing is left out.
+        if self.open.as_ref().is_some_and(|open| open.format() != format) {
+            Box::pin(self.close(CloseReason::FormatChange)).await;
+        }
         if self.open.is_none() && bounded {
             self.segmenter.restart();
             self.pre_roll.clear();
-            self.open = Some(self.begin(piece.len()).await?);
+            self.open = Some(self.begin(format, piece.len()).await?);
         }
-        let Some(open) = &mut self.open else { return self.await_speech(piece).await };
+        let Some(open) = &mut self.open else { return self.await_speech(piece, packet).await };
         // Both before anything that can fail: samples and windows count alike.
-        let recorded = open.append(piece).await;
+        let recorded = open.append(piece, packet).await;
+        self.segmenter.pack(self.ingest.load.is_high());
         self.segmenter.push(piece, &mut self.windows);
         recorded?;
         if open.has_windows(&self.windows) {
@@ -170,32 +180,35 @@ impl Stream {
 
     /// Opens a conversation. Boxed, as all rare steps are: every connection
     /// carries the space of its longest step for as long as it lasts.
-    async fn begin(&mut self, age: usize) -> Result<Open> {
-        Box::pin(Open::begin(&self.ingest, &self.client, age)).await
+    async fn begin(&mut self, format: Format, age: usize) -> Result<Open> {
+        Box::pin(Open::begin(&self.ingest, &self.client, format, age)).await
     }
 
     /// On a stream without boundaries: a conversation begins a little before the
     /// first speech.
-    async fn await_speech(&mut self, piece: &[i16]) -> Result<()> {
+    async fn await_speech(&mut self, piece: &[i16], packet: Option<&[u8]>) -> Result<()> {
+        if !self.pre_roll.takes(packet) {
+            self.pre_roll.clear();
+            self.segmenter.restart();
+        }
         self.segmenter.push(piece, &mut self.windows);
-        self.pre_roll.extend_from_slice(piece);
+        self.pre_roll.push(piece, packet);
         // Whole frames, so that a recording keeps the detector's grid.
         let lead = samples(self.ingest.config.conversation.pre_roll).next_multiple_of(FRAME as u64);
         let held_from = self.segmenter.position() - self.pre_roll.len() as u64;
         let Some(first) = self.segmenter.first_speech() else {
             let keep = usize::try_from(lead).unwrap_or(0) + FRAME;
             if self.pre_roll.len() > 2 * keep + PIECE {
-                self.pre_roll.drain(..self.pre_roll.len() - keep);
+                self.pre_roll.skip(self.pre_roll.len() - keep);
             }
             return Ok(());
         };
-        let origin = first.saturating_sub(lead).max(held_from);
-        let before = usize::try_from(origin - held_from).unwrap_or(0);
+        let wanted = first.saturating_sub(lead).max(held_from);
+        let before = self.pre_roll.skip(usize::try_from(wanted - held_from).unwrap_or(0));
         let held = std::mem::take(&mut self.pre_roll);
-        let held = held.get(before..).unwrap_or_default();
-        self.segmenter.rebase(origin);
-        let open = self.begin(held.len()).await?;
-        self.open.insert(open).append(held).await
+        self.segmenter.rebase(held_from + before as u64);
+        let open = self.begin(held.format(), held.len()).await?;
+        self.open.insert(open).append_held(held).await
     }
 
     /// Why the conversation has to end now, if it has to.

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::Ingest;
 use crate::audio::decode::{AudioFile, Shape};
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::conversation::{Conversation, Progress, SAMPLE_RATE};
+use crate::domain::conversation::{Conversation, SAMPLE_RATE};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::{Device, User};
@@ -154,20 +154,7 @@ impl Ingest {
     fn conversation(&self, user: &User, client: &ClientId) -> Conversation {
         let (id, now) = (ConversationId::generate(), self.clock.now());
         let audio_path = Recordings::file_name(now, client, &id, Format::Wav);
-        Conversation {
-            id,
-            user_id: user.id.clone(),
-            client_id: client.clone(),
-            audio_path,
-            started_at: now,
-            ended_at: None,
-            close_reason: None,
-            samples: 0,
-            transcription: Progress::Pending,
-            memory: Progress::Pending,
-            error: None,
-            title: None,
-        }
+        Conversation::begin(id, user.id.clone(), client.clone(), audio_path, now)
     }
 }
 

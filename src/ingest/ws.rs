@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::SinkExt;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::Ingest;
@@ -111,13 +112,20 @@ pub async fn serve(
         complaints: 0,
     };
     let ending = connection.run(&ingest).await;
-    let Connection { mut socket, session, .. } = connection;
+    let Connection { mut socket, session, challenge, .. } = connection;
+    let ending = match (ending, challenge) {
+        // That it has ended is an answer too.
+        (Ending::Disconnect | Ending::Silent, Some(challenge)) => {
+            Ending::Replaced(challenge.successor)
+        }
+        (ending, _) => ending,
+    };
     let client = session.client_id().clone();
     match ending {
         Ending::Disconnect => session.lost().await,
         Ending::Replaced(successor) => {
             tracing::info!(%client, "the device is back on another connection");
-            if let Some(session) = session.hand_over(successor) {
+            if let Some(session) = session.hand_over(successor).await {
                 session.lost().await;
             }
             close(&mut socket, GOING_AWAY, "this device has connected again").await;
@@ -210,7 +218,13 @@ impl Connection {
                             self.challenge.take_if(|challenge| nonce[..] == challenge.nonce);
                             Ok(())
                         }
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Disconnect,
+                        Some(Ok(Message::Close(_))) => {
+                            // The library's answer waits to be sent: without it the
+                            // phone app takes the end for a loss, and connects again.
+                            let _ = timeout(SEND_TIMEOUT, self.socket.flush()).await;
+                            return Ending::Disconnect;
+                        }
+                        Some(Err(_)) | None => return Ending::Disconnect,
                     };
                     // After it is dealt with: our own slowness is not the client's silence.
                     self.last_heard = clock.monotonic();
@@ -407,7 +421,7 @@ async fn refuse(socket: &mut WebSocket, error: &Error) {
     // Paths and other internals stay in the log.
     let reason = match error.kind() {
         Kind::NoSpace => "the disk is full: audio is not accepted until there is room",
-        Kind::Busy => error.message(),
+        Kind::Busy | Kind::Unavailable => error.message(),
         _ if error.is_transient() => "audio cannot be recorded now; try again",
         _ => "audio cannot be recorded",
     };

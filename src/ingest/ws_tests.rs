@@ -299,6 +299,32 @@ async fn a_dead_connection_gives_way_to_the_next_of_its_device() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_while_it_is_asked_gives_way_at_once() {
+    let (bench, address) =
+        start(|c| c.conversation.reconnect_grace = Interval::from_secs(30)).await;
+    let sound = speech(2.0);
+    let mut first = connect(address).await;
+    first.send(Client::binary(bytes(&sound))).await.unwrap();
+    while bench.ingest.clients().list(None)[0].conversation.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let next = tokio::spawn(async move {
+        let mut next = connect(address).await;
+        text(&mut next).await;
+        next
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The last it sends is torn in the middle of a sample.
+    first.send(Client::binary(vec![7])).await.unwrap();
+    drop(first);
+    let mut next = next.await.unwrap();
+    assert_eq!(ids(&bench), ["439011-laptop"]);
+    next.send(Client::binary(bytes(&sound))).await.unwrap();
+    next.send(Client::text(r#"{"type":"audio-stop"}"#)).await.unwrap();
+    assert_eq!(closed(&bench, 1).await, [(sound.repeat(2), CloseReason::AudioStop)]);
+}
+
+#[tokio::test]
 async fn a_living_connection_keeps_its_id() {
     let (bench, address) =
         start(|c| c.conversation.reconnect_grace = Interval::from_secs(30)).await;

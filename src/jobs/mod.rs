@@ -1,5 +1,6 @@
 //! Background work: the queue lives in the store, the workers here.
 
+pub mod load;
 pub mod worker;
 
 use std::sync::Arc;

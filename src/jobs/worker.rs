@@ -13,13 +13,12 @@ use super::Wake;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::planned;
-use crate::domain::job::{Job, JobKind};
+use crate::domain::job::{Job, JobKind, LONGEST_PAUSE, Lane};
 use crate::store::Store;
+use crate::supervisor::heart::Pulse;
 
 /// Longest wait before the queue is looked at again without being woken.
 const POLL: Duration = Duration::from_secs(30);
-/// Longest pause between two attempts of a job.
-const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// Does the work of a job, and completes it in the store together with its
 /// result.
@@ -32,6 +31,11 @@ pub trait Handler: Send + Sync {
     /// fetched, say), none is claimed and no attempt is counted.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// The least urgent lane that may be served now.
+    fn least_urgent(&self) -> Lane {
+        Lane::Backlog
     }
 
     /// Does `job`. On success it is complete in the store; on an error the
@@ -60,7 +64,7 @@ impl Retry {
             return None;
         }
         let doubled = self.pause.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        let pause = doubled.min(MAX_PAUSE);
+        let pause = doubled.min(LONGEST_PAUSE);
         Some(now.plus(pause.mul_f64(0.75 + 0.25 * rand::random::<f64>())))
     }
 }
@@ -74,6 +78,7 @@ pub struct Worker {
     wake: Wake,
     clock: Clock,
     retry: Retry,
+    pulse: Pulse,
 }
 
 impl Worker {
@@ -87,7 +92,15 @@ impl Worker {
         retry: Retry,
     ) -> Self {
         let owner = format!("{name}-{}", std::process::id());
-        Self { name, owner, store, handler, wake, clock, retry }
+        let pulse = Pulse::new(clock.clone());
+        Self { name, owner, store, handler, wake, clock, retry, pulse }
+    }
+
+    /// The same worker, which shows by `pulse` that it moves.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Pulse) -> Self {
+        self.pulse = pulse;
+        self
     }
 
     /// Works until `stop`. The job at hand is dropped then; its lease is given
@@ -102,13 +115,15 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 done = self.step() => if !done? {
+                    let idle_time = self.idle_time().await?;
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         () = wakes.wait() => {}
-                        () = tokio::time::sleep(self.idle_time().await?) => {}
+                        () = self.pulse.during(tokio::time::sleep(idle_time)) => {}
                     }
                 }
             }
+            self.pulse.beat();
         }
     }
 
@@ -135,7 +150,8 @@ impl Worker {
         }
         let kinds = self.handler.kinds();
         planned::before("claiming a job")?;
-        let Some(job) = self.store.claim_job(kinds, &self.owner, self.clock.now()).await? else {
+        let (least, now) = (self.handler.least_urgent(), self.clock.now());
+        let Some(job) = self.store.claim_job(kinds, least, &self.owner, now).await? else {
             return Ok(false);
         };
         planned::after("claiming a job")?;
@@ -144,7 +160,7 @@ impl Worker {
         let outcome = if job.attempts > self.retry.max_attempts {
             Err(Error::new(Kind::Internal, "every attempt ended with the process"))
         } else {
-            self.handler.handle(&job).await
+            self.pulse.during(self.handler.handle(&job)).await
         };
         match outcome {
             Ok(()) => {
@@ -187,7 +203,7 @@ impl Worker {
         if !self.handler.is_ready() {
             return Ok(POLL);
         }
-        let due = self.store.next_due(self.handler.kinds()).await?;
+        let due = self.store.next_due(self.handler.kinds(), self.handler.least_urgent()).await?;
         let wait = due.map_or(POLL, |due| due.since(self.clock.now()));
         Ok(wait.clamp(Duration::from_millis(20), POLL))
     }

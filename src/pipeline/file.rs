@@ -1,15 +1,18 @@
 //! A whole audio file into text at once, with nothing stored.
 
 use crate::audio::decode::AudioFile;
-use crate::audio::reading::Reading;
-use crate::audio::segmenter::Segmenter;
+use crate::audio::windows::{Window, Windows};
 use crate::base::error::Result;
 use crate::config;
-use crate::domain::conversation::{NewWindow, SAMPLE_RATE};
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::domain::job::Lane;
 use crate::domain::transcript::Transcript;
 use crate::pipeline::transcribe::on_timeline;
 use crate::stt::{Speech, SpeechToText};
+use crate::supervisor::blocking;
+
+/// Samples decoded at a time, or a little more: 10 s.
+const PIECE: usize = 10 * SAMPLE_RATE as usize;
 
 /// The text of a file, and how long it is.
 #[derive(Debug, Default)]
@@ -35,37 +38,50 @@ pub async fn transcribe_file(
     language: Option<&str>,
     progress: impl Fn(u64),
 ) -> Result<FileTranscript> {
-    let mut reading = Reading::new(file, Segmenter::new(config));
+    let rate = u64::from(SAMPLE_RATE);
+    let mut reading = Box::new(Reading { file, cut: Windows::new(config), piece: Vec::new() });
     let mut whole = Transcript::default();
-    // Audio that no window has taken yet, and where in the file it begins.
-    let (mut kept, mut origin) = (Vec::new(), 0_u64);
-    while let Some(piece) = reading.next().await? {
-        kept.extend_from_slice(&piece.samples);
-        let windows = std::mem::take(&mut piece.windows);
-        for window in windows {
+    let mut more = true;
+    while more {
+        let windows;
+        (reading, windows, more) = blocking(move || reading.advance()).await?;
+        for Window { spans, samples } in windows {
             let language = language.map(str::to_owned);
-            let samples = speech(&window, &kept, origin);
-            let part =
-                engine.transcribe(Speech { samples, lane: Lane::Interactive, language }).await?;
+            let speech = Speech { samples, lane: Lane::Interactive, language };
+            let part = engine.transcribe(speech).await?;
             whole.language = whole.language.or(part.language);
-            whole.segments.extend(on_timeline(part.segments, &window.spans));
-            let end = window.spans.last().map_or(origin, |span| span.end);
-            progress(end / u64::from(SAMPLE_RATE));
-            let taken = usize::try_from(end - origin).unwrap_or(usize::MAX).min(kept.len());
-            kept.drain(..taken);
-            origin += taken as u64;
+            whole.segments.extend(on_timeline(part.segments, &spans));
         }
+        progress(reading.cut.position() / rate);
     }
     Ok(FileTranscript {
         transcript: whole,
-        seconds: reading.position() as f64 / f64::from(SAMPLE_RATE),
-        note: reading.note().map(str::to_owned),
+        seconds: reading.cut.position() as f64 / rate as f64,
+        note: reading.file.note().map(str::to_owned),
     })
 }
 
-/// The samples of `window` out of `kept`, which begins at sample `origin`.
-fn speech(window: &NewWindow, kept: &[i16], origin: u64) -> Vec<i16> {
-    let at = |sample: u64| usize::try_from(sample.saturating_sub(origin)).unwrap_or(usize::MAX);
-    let spans = window.spans.iter().filter_map(|span| kept.get(at(span.start)..at(span.end)));
-    spans.flatten().copied().collect()
+/// A file on its way into windows. Hours of it, silent or not, take little
+/// memory.
+struct Reading {
+    file: AudioFile,
+    cut: Windows,
+    piece: Vec<i16>,
+}
+
+impl Reading {
+    /// Decodes the next piece: the windows that end with it, and whether there
+    /// is more.
+    fn advance(mut self: Box<Self>) -> Result<(Box<Self>, Vec<Window>, bool)> {
+        let (mut windows, mut more) = (Vec::new(), true);
+        self.piece.clear();
+        while more && self.piece.len() < PIECE {
+            more = self.file.read(&mut self.piece)?;
+        }
+        self.cut.push(&self.piece, &mut windows);
+        if !more {
+            windows.extend(self.cut.finish());
+        }
+        Ok((self, windows, more))
+    }
 }

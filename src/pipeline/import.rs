@@ -60,18 +60,16 @@ impl Import {
         // What an earlier attempt left.
         self.recordings.discard(&conversation.audio_path).await?;
         let mut recorder = self.recordings.create(conversation).await?;
-        let mut reading = Reading::new(file, Segmenter::new(&self.config.transcribe));
-        let limit = samples(&self.config);
-        let mut cut = false;
-        while !cut && let Some(piece) = reading.next().await? {
-            cut = reading_past(limit, recorder.samples(), piece);
+        let length = self.config.uploads.max_length;
+        let limit = length.get().as_secs().saturating_mul(u64::from(SAMPLE_RATE));
+        let segmenter = Segmenter::new(&self.config.transcribe);
+        let mut reading = Reading::new(file, segmenter, limit);
+        while let Some(piece) = reading.next().await? {
             self.accept(&conversation.id, &mut recorder, piece).await?;
         }
-        let note = if cut {
-            let length = self.config.uploads.max_length;
-            Some(format!("{}: what comes after {length} is left out", upload.filename))
-        } else {
-            reading.note().map(str::to_owned)
+        let note = match reading.was_cut() {
+            true => Some(format!("{}: what comes after {length} is left out", upload.filename)),
+            false => reading.note().map(str::to_owned),
         };
         match recorder.close().await {
             (samples, None) => Ok((samples, note)),
@@ -123,20 +121,4 @@ impl Handler for Import {
         tracing::info!(conversation = %id, seconds, note, "upload recorded");
         Ok(())
     }
-}
-
-/// The longest recording of an upload, in samples.
-fn samples(config: &Config) -> u64 {
-    config.uploads.max_length.get().as_secs().saturating_mul(u64::from(SAMPLE_RATE))
-}
-
-/// Cuts `piece` at `limit` samples; true when it reached past.
-fn reading_past(limit: u64, recorded: u64, piece: &mut Piece) -> bool {
-    let room = usize::try_from(limit.saturating_sub(recorded)).unwrap_or(usize::MAX);
-    if piece.samples.len() <= room {
-        return false;
-    }
-    piece.samples.truncate(room);
-    piece.windows.retain(|window| window.spans.iter().all(|span| span.end <= limit));
-    true
 }

@@ -7,8 +7,11 @@
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 
+pub mod archive;
 pub mod chat;
 pub mod crop;
+pub mod deletion;
+pub mod disk;
 pub mod extract;
 pub mod file;
 pub mod finish;
@@ -19,4 +22,5 @@ pub mod prompts;
 pub mod recall;
 pub mod reconcile;
 pub mod remember;
+pub mod schedule;
 pub mod transcribe;

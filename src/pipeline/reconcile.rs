@@ -1,6 +1,8 @@
 //! The sweep: puts right what a crash, a power cut or a lost job left behind.
-//! Runs at start and every few minutes. It deletes no recording.
+//! Runs at start and every few minutes. It deletes no recording but those that
+//! somebody deleted.
 //!
+//! - Those files go, if they were left when that was done.
 //! - A recording with no row gets one, under the user whose device its name says.
 //! - A conversation left open by a source that is gone is repaired, cut into
 //!   windows from where the store's knowledge ends, and closed.
@@ -10,29 +12,42 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::deletion::Deletion;
 use crate::audio::segmenter::Segmenter;
 use crate::audio::vad::FRAME;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
 use crate::base::planned;
 use crate::config;
-use crate::domain::conversation::{CloseReason, Conversation, Progress, SAMPLE_RATE, Span};
+use crate::domain::conversation::{CloseReason, Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::ConversationId;
 use crate::jobs::Wake;
 use crate::recording::{Found, Recordings};
 use crate::store::Store;
+use crate::supervisor::heart::Pulse;
 
 /// Samples read at a time: a minute, so that hours of audio take little memory.
 const PIECE: u64 = 60 * SAMPLE_RATE as u64;
 /// What the detector hears again before it goes on: more than it looks back on.
 const LEAD: u64 = 300 * FRAME as u64;
 
+/// The most conversations whose audio one sweep deletes.
+const DELETED_AT_ONCE: usize = 1000;
+
 /// Tells which conversations have a live source. The sweep leaves those alone.
+#[async_trait]
 pub trait LiveConversations: Send + Sync {
     /// Whether that conversation is being recorded or closed right now.
     fn is_live(&self, id: &ConversationId) -> bool;
+    /// Whether any is.
+    fn any_live(&self) -> bool;
+
+    /// Asks the source of a live conversation to close it, and waits until it
+    /// has.
+    async fn close(&self, id: &ConversationId);
 }
 
 /// What one sweep did.
@@ -51,9 +66,38 @@ pub struct Sweep {
     store: Arc<dyn Store>,
     recordings: Recordings,
     live: Arc<dyn LiveConversations>,
+    deletion: Deletion,
     transcribe: config::Transcribe,
+    archive: Archiving,
     wake: Wake,
     clock: Clock,
+    start: Start,
+}
+
+/// How far a start has come. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Beats with each step, so that a slow start is told from a stuck one.
+    pub progress: Pulse,
+    /// Cancelled once the first sweep is through.
+    pub done: CancellationToken,
+}
+
+impl Start {
+    /// A start that has just begun.
+    pub fn new(clock: Clock) -> Self {
+        let progress = Pulse::new(clock);
+        progress.beat();
+        Self { progress, done: CancellationToken::new() }
+    }
+}
+
+/// What becomes of a recording that nothing waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Archiving {
+    Opus,
+    Keep,
+    Delete,
 }
 
 impl Sweep {
@@ -62,11 +106,27 @@ impl Sweep {
         store: Arc<dyn Store>,
         recordings: Recordings,
         live: Arc<dyn LiveConversations>,
-        transcribe: config::Transcribe,
+        config: &config::Config,
         wake: Wake,
         clock: Clock,
     ) -> Self {
-        Self { store, recordings, live, transcribe, wake, clock }
+        let deletion =
+            Deletion::new(store.clone(), recordings.clone(), live.clone(), clock.clone());
+        let archive = match config.recording.archive.as_str() {
+            "opus" => Archiving::Opus,
+            "none" => Archiving::Delete,
+            _ => Archiving::Keep,
+        };
+        let transcribe = config.transcribe.clone();
+        let start = Start::new(clock.clone());
+        Self { store, recordings, live, deletion, transcribe, archive, wake, clock, start }
+    }
+
+    /// The same sweep, which takes part in `start`.
+    #[must_use]
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
     }
 
     /// Sweeps every `interval` until `stop`, at once to begin with.
@@ -76,6 +136,7 @@ impl Sweep {
     pub async fn run(&self, interval: Duration, stop: CancellationToken) -> Result<()> {
         loop {
             let swept = self.once().await?;
+            self.start.done.cancel();
             if swept != Swept::default() {
                 tracing::warn!(
                     adopted = swept.adopted,
@@ -97,11 +158,13 @@ impl Sweep {
     /// # Errors
     /// When the store cannot be reached.
     pub async fn once(&self) -> Result<Swept> {
+        self.deletion.remove_left().await?;
         let mut swept = Swept { adopted: self.adopt().await?, ..Swept::default() };
         for conversation in self.store.open_conversations().await? {
             if self.live.is_live(&conversation.id) {
                 continue;
             }
+            self.start.progress.beat();
             match self.close(&conversation).await {
                 Ok(()) => swept.closed += 1,
                 Err(error) => tracing::error!(
@@ -114,10 +177,25 @@ impl Sweep {
         planned::before("queueing lost work")?;
         swept.requeued = self.store.requeue_lost(self.clock.now()).await?;
         planned::after("queueing lost work")?;
-        if swept != Swept::default() {
+        let archiving = self.archive().await?;
+        if swept != Swept::default() || archiving {
             self.wake.wake();
         }
         Ok(swept)
+    }
+
+    /// Sees to recordings that nothing waits for; whether there are jobs to do.
+    async fn archive(&self) -> Result<bool> {
+        match self.archive {
+            Archiving::Keep => Ok(false),
+            Archiving::Opus => Ok(self.store.queue_archives(self.clock.now()).await? > 0),
+            Archiving::Delete => {
+                for conversation in self.store.transcribed_audio(None, DELETED_AT_ONCE).await? {
+                    self.deletion.audio(&conversation.id).await?;
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Removes cropped recordings that no conversation has: their rows come after
@@ -137,8 +215,10 @@ impl Sweep {
         let mut adopted = 0;
         for Found { name, .. } in self.recordings.scan().await? {
             let Some(origin) = Recordings::origin(&name) else { continue };
-            // A session makes the row before the file, so a live one has both.
-            if self.store.conversation_by_audio(&name).await?.is_some() {
+            // A session makes the row before the file, so a live one has both. One
+            // that is being archived has two files for a while.
+            self.start.progress.beat();
+            if self.store.conversation(&origin.conversation_id).await?.is_some() {
                 continue;
             }
             let devices = self.store.devices(None).await?;
@@ -148,24 +228,17 @@ impl Sweep {
                 tracing::warn!(recording = name, "belongs to no known device; left where it is");
                 continue;
             };
-            let conversation = Conversation {
-                id: origin.conversation_id,
-                user_id: device.user_id,
-                client_id: origin.client_id,
-                audio_path: name,
-                started_at: origin.started_at,
-                ended_at: None,
-                close_reason: None,
-                samples: 0,
-                transcription: Progress::Pending,
-                memory: Progress::Pending,
-                error: None,
-                title: None,
-            };
+            let conversation = Conversation::begin(
+                origin.conversation_id,
+                device.user_id,
+                origin.client_id,
+                name,
+                origin.started_at,
+            );
             planned::before("adopting a recording")?;
-            self.store.open_conversation(&conversation).await?;
+            let new = self.store.adopt_conversation(&conversation).await?;
             planned::after("adopting a recording")?;
-            adopted += 1;
+            adopted += usize::from(new);
         }
         Ok(adopted)
     }
@@ -183,6 +256,8 @@ impl Sweep {
             known.iter().flat_map(|w| w.spans.iter().map(|span| span.end)).max().unwrap_or(0);
         let seq = known.iter().map(|window| window.seq + 1).max().unwrap_or(0);
         let mut segmenter = Segmenter::resume(&self.transcribe, from, seq);
+        // Nobody waits for what was left behind.
+        segmenter.pack(true);
         if from > 0 && from <= samples {
             let lead = Span { start: from - from.min(LEAD), end: from };
             segmenter.hear_before(&self.recordings.read(name, &[lead]).await?);

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::schedule::Schedule;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::planned;
+use crate::base::{metrics, planned};
 use crate::domain::conversation::{SAMPLE_RATE, Span, WindowState};
-use crate::domain::job::{Job, JobKind, Payload};
+use crate::domain::job::{Job, JobKind, Lane, Payload};
 use crate::domain::transcript::{Segment, Word};
+use crate::jobs::load::Load;
 use crate::jobs::worker::Handler;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -20,18 +22,23 @@ pub struct Transcribe {
     store: Arc<dyn Store>,
     recordings: Recordings,
     stt: Arc<dyn SpeechToText>,
+    schedule: Schedule,
+    load: Load,
     clock: Clock,
 }
 
 impl Transcribe {
-    /// With the recordings to read and the engine to ask.
+    /// With the recordings to read and the engine to ask, when that may be;
+    /// `load` is told how long it took.
     pub fn new(
         store: Arc<dyn Store>,
         recordings: Recordings,
         stt: Arc<dyn SpeechToText>,
+        schedule: Schedule,
+        load: Load,
         clock: Clock,
     ) -> Self {
-        Self { store, recordings, stt, clock }
+        Self { store, recordings, stt, schedule, load, clock }
     }
 }
 
@@ -45,6 +52,10 @@ impl Handler for Transcribe {
         self.stt.is_ready()
     }
 
+    fn least_urgent(&self) -> Lane {
+        self.schedule.least_urgent()
+    }
+
     async fn handle(&self, job: &Job) -> Result<()> {
         let gone = || Error::new(Kind::NotFound, "the window to transcribe is gone");
         let Payload::Window(id) = &job.payload else { return Err(gone()) };
@@ -56,15 +67,20 @@ impl Handler for Transcribe {
             (window.segments, window.engine.unwrap_or_default())
         } else {
             let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
+            let length = samples.len() as u64;
             let speech = Speech { samples, lane: job.lane, language: None };
             planned::before("asking the speech engine")?;
+            let started = self.clock.monotonic();
             let transcript = self.stt.transcribe(speech).await?;
+            self.load.done(length, self.clock.monotonic().saturating_sub(started));
             planned::after("asking the speech engine")?;
             (on_timeline(transcript.segments, &window.spans), self.stt.name())
         };
         planned::before("keeping a transcript")?;
         let now = self.clock.now();
         self.store.complete_window(job.lease(), *id, &segments, &engine, now).await?;
+        let samples: u64 = window.spans.iter().map(|span| span.len()).sum();
+        metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
         planned::after("keeping a transcript")
     }
 }

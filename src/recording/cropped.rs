@@ -106,26 +106,15 @@ fn pieces(span: Span) -> impl Iterator<Item = Span> {
 mod tests {
     use super::*;
     use crate::base::clock::Clock;
-    use crate::domain::conversation::{Conversation, Progress};
+    use crate::domain::conversation::Conversation;
     use crate::domain::ids::{ClientId, UserId};
 
     fn conversation() -> Conversation {
         let (id, client_id) = (ConversationId::generate(), ClientId::from_text("1-phone"));
         let started_at = Timestamp::from_millis(1_753_190_000_000);
-        Conversation {
-            audio_path: Recordings::file_name(started_at, &client_id, &id, Format::Wav),
-            id,
-            user_id: UserId::from_text("507f1f77bcf86cd799439011"),
-            client_id,
-            started_at,
-            ended_at: None,
-            close_reason: None,
-            samples: 0,
-            transcription: Progress::Pending,
-            memory: Progress::Pending,
-            error: None,
-            title: None,
-        }
+        let name = Recordings::file_name(started_at, &client_id, &id, Format::Wav);
+        let user = UserId::from_text("507f1f77bcf86cd799439011");
+        Conversation::begin(id, user, client_id, name, started_at)
     }
 
     #[tokio::test]

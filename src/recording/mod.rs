@@ -19,9 +19,11 @@ use crate::domain::conversation::{Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::{ClientId, ConversationId};
 use crate::supervisor::blocking;
 
+mod archive;
 mod cropped;
 mod files;
 mod format;
+mod gate;
 mod opus_file;
 mod recorder;
 mod spool;
@@ -30,6 +32,8 @@ mod wav_file;
 
 use files::{Disk, Entry, Files, Use};
 pub use format::Format;
+use gate::Gate;
+pub use gate::{Refusal, Seen, Space};
 pub use recorder::Recorder;
 pub use spool::{Incoming, Spool, Spooled};
 use track::Track;
@@ -42,6 +46,7 @@ const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
 pub struct Recordings {
     dir: Arc<Path>,
     files: Arc<dyn Files>,
+    gate: Arc<Gate>,
     spool: Spool,
     sync_interval: Duration,
     clock: Clock,
@@ -56,6 +61,15 @@ pub struct Found {
     pub bytes: u64,
     /// When it was last written.
     pub modified: Timestamp,
+}
+
+/// What [`Recordings::remove`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are gone for good, those that were gone before included.
+    pub names: Vec<String>,
+    /// Bytes that came free.
+    pub bytes: u64,
 }
 
 /// What the name of a recording tells.
@@ -85,7 +99,8 @@ impl Recordings {
         std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed)?;
         let files = Arc::new(Disk(dir.clone().into()));
         let spool = Spool::open(state_dir)?;
-        Ok(Self { dir: dir.into(), files, spool, sync_interval, clock })
+        let gate = Arc::default();
+        Ok(Self { dir: dir.into(), files, gate, spool, sync_interval, clock })
     }
 
     /// The directory itself, to measure its disk.
@@ -129,12 +144,15 @@ impl Recordings {
     /// tells: the file and its directory entry are on disk when this returns.
     ///
     /// # Errors
-    /// `NoSpace`, `Storage`, or `NotFound` for a name that is none.
+    /// `NoSpace`, `Unavailable` or `Storage`, or `NotFound` for a name that is
+    /// none.
     pub async fn create(&self, conversation: &Conversation) -> Result<Recorder> {
+        self.accepting()?;
         let track = self
             .on(&conversation.audio_path, |files, name, format| Track::create(files, name, format))
-            .await?;
-        Ok(Recorder::new(track, self.sync_interval, self.clock.clone()))
+            .await;
+        let track = self.gate.heed(track)?;
+        Ok(Recorder::new(track, self.gate.clone(), self.sync_interval, self.clock.clone()))
     }
 
     /// Puts the end of a recording right, and its header: what a crash can leave
@@ -233,6 +251,35 @@ impl Recordings {
         })
         .await?;
         Ok((tokio::fs::File::from_std(file), len))
+    }
+
+    /// Deletes recordings. One that cannot be deleted does not keep the others,
+    /// and is not among the names that are returned.
+    ///
+    /// # Errors
+    /// `Storage` when it is not certain that the disk has let go of them.
+    pub async fn remove(&self, names: &[String]) -> Result<Removed> {
+        let (files, names) = (self.files.clone(), names.to_vec());
+        blocking(move || {
+            let mut removed = Removed::default();
+            for name in names {
+                let bytes = files.open(&name, Use::Read).and_then(|file| file.len());
+                match check(&name).and_then(|()| remove(files.as_ref(), &name)) {
+                    Ok(()) => {
+                        removed.bytes += bytes.unwrap_or(0);
+                        removed.names.push(name);
+                    }
+                    Err(error) => {
+                        tracing::error!("{name} is still there: {}", error.report());
+                    }
+                }
+            }
+            files.sync_names().map_err(|e| {
+                Error::new(io_kind(&e), "cannot sync the recordings").with_source(e)
+            })?;
+            Ok(removed)
+        })
+        .await
     }
 
     /// Removes a recording that is to begin anew; none is no error.

@@ -8,10 +8,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::format::Format;
+use super::gate::Gate;
 use super::track::{Piece, Track};
 use crate::audio::ogg;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics;
+use crate::domain::conversation::SAMPLE_RATE;
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
@@ -39,11 +42,22 @@ pub(super) struct Shared {
     pub(super) file: Mutex<Track>,
     /// Appended and not written; never held for longer than a copy takes.
     gathered: Mutex<Piece>,
+    gate: Arc<Gate>,
 }
 
 impl Shared {
     fn gathered(&self) -> MutexGuard<'_, Piece> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the file written by `work`, and tells whoever wants to know how.
+    fn save(&self, work: impl FnOnce(&mut Track) -> Result<()>) -> Result<()> {
+        let mut file = self.file();
+        let (bytes, samples) = (file.bytes(), file.synced());
+        let result = work(&mut file);
+        self.gate.wrote(file.bytes().saturating_sub(bytes));
+        metrics::AUDIO_SYNCED.add(&[], seconds(file.synced().saturating_sub(samples)));
+        self.gate.heed(result)
     }
 
     /// The file, with all that has gathered handed to it.
@@ -55,10 +69,10 @@ impl Shared {
 }
 
 impl Recorder {
-    pub(super) fn new(file: Track, sync_interval: Duration, clock: Clock) -> Self {
+    pub(super) fn new(file: Track, gate: Arc<Gate>, sync_interval: Duration, clock: Clock) -> Self {
         Self {
             format: file.format(),
-            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default() }),
+            shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default(), gate }),
             write: None,
             due: None,
             behind: false,
@@ -113,6 +127,7 @@ impl Recorder {
 
     async fn gather(&mut self, samples: u64, add: impl FnOnce(&mut Piece)) -> Result<()> {
         self.samples += samples;
+        metrics::AUDIO_ACCEPTED.add(&[], seconds(samples));
         let backlog = {
             let mut gathered = self.shared.gathered();
             add(&mut gathered);
@@ -184,7 +199,7 @@ impl Recorder {
             let _ = write.await;
         }
         let shared = self.shared.clone();
-        let error = blocking(move || shared.file().finish()).await.err();
+        let error = blocking(move || shared.save(Track::finish)).await.err();
         let synced = self.shared.file().synced();
         (synced, error)
     }
@@ -203,13 +218,17 @@ impl Recorder {
     fn start(&mut self) {
         self.due = None;
         let shared = self.shared.clone();
-        let mut write = Box::pin(blocking(move || shared.file().sync()));
+        let mut write = Box::pin(blocking(move || shared.save(Track::sync)));
         // Work begins with the first poll.
         self.write = Some(match (&mut write).now_or_never() {
             None => write,
             Some(result) => Box::pin(std::future::ready(result)),
         });
     }
+}
+
+fn seconds(samples: u64) -> f64 {
+    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 impl Drop for Recorder {

@@ -2,7 +2,6 @@ use std::io::Write as _;
 
 use super::wav_file::HEADER;
 use super::*;
-use crate::domain::conversation::Progress;
 use crate::domain::ids::UserId;
 
 fn conversation() -> Conversation {
@@ -12,20 +11,9 @@ fn conversation() -> Conversation {
 pub(super) fn conversation_in(format: Format) -> Conversation {
     let (id, client) = (ConversationId::generate(), ClientId::from_text("439011-my-phone"));
     let started_at = Timestamp::from_millis(1_753_190_000_250);
-    Conversation {
-        audio_path: Recordings::file_name(started_at, &client, &id, format),
-        id,
-        user_id: UserId::from_text("507f1f77bcf86cd799439011"),
-        client_id: client,
-        started_at,
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    }
+    let name = Recordings::file_name(started_at, &client, &id, format);
+    let user = UserId::from_text("507f1f77bcf86cd799439011");
+    Conversation::begin(id, user, client, name, started_at)
 }
 
 pub(super) struct Bench {

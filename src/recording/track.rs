@@ -129,6 +129,11 @@ impl Track {
         self.synced.samples
     }
 
+    /// Bytes that are on disk for good.
+    pub(super) fn bytes(&self) -> u64 {
+        self.synced.bytes
+    }
+
     /// Writes what waits, without waiting for the disk; returns how far the
     /// file reaches then. `last`: the header must be right.
     fn write(&mut self, last: bool) -> Result<Position> {

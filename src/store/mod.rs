@@ -12,8 +12,9 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
-use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lane, Lease};
+use crate::domain::coverage::DayCoverage;
+use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
@@ -25,9 +26,15 @@ use crate::domain::version::{
 pub mod sqlite;
 
 /// All of the store.
-pub trait Store: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads {}
+pub trait Store:
+    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+{
+}
 
-impl<T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads> Store for T {}
+impl<T> Store for T where
+    T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+{
+}
 
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +53,67 @@ pub struct UserUpdate {
     pub is_verified: Option<bool>,
     /// End all tokens given out so far.
     pub end_tokens: bool,
+}
+
+/// What goes with a user. What does not go keeps the user from going.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserData {
+    /// Conversations with their transcripts and recordings.
+    pub conversations: bool,
+    /// Memories with their history.
+    pub memories: bool,
+}
+
+/// What a deletion took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Conversations.
+    pub conversations: u64,
+    /// Memories.
+    pub memories: u64,
+    /// Names of the files below the audio directory that are to go.
+    pub files: Vec<String>,
+}
+
+/// Which jobs to show. `None` is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobQuery {
+    /// Those of one user's conversations.
+    pub user: Option<UserId>,
+    /// Of one kind.
+    pub kind: Option<JobKind>,
+    /// In one state.
+    pub state: Option<JobState>,
+    /// Of the conversation of that id, or of the device of that client id.
+    pub session: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// After so many.
+    pub offset: usize,
+}
+
+/// A job with what it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobEntry {
+    /// The job.
+    pub job: Job,
+    /// Whose it is.
+    pub user_id: Option<UserId>,
+    /// The conversation it works on.
+    pub conversation_id: Option<ConversationId>,
+    /// The device of that conversation.
+    pub client_id: Option<ClientId>,
+}
+
+/// How many jobs there are of a kind in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobCensus {
+    /// The kind.
+    pub kind: JobKind,
+    /// The state.
+    pub state: JobState,
+    /// How many.
+    pub jobs: u64,
 }
 
 /// People, devices, settings, and the audit trail.
@@ -72,9 +140,6 @@ pub trait Users: Send + Sync {
     /// Changes a user and returns the result. `NotFound` without one, `Conflict`
     /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
-    /// Removes a user who owns nothing but devices. `Conflict` while
-    /// conversations or memories remain, `NotFound` without one.
-    async fn remove_user(&self, id: &UserId) -> Result<()>;
     /// Notes that a device connected.
     async fn see_device(&self, device: &Device) -> Result<()>;
     /// The devices of `user`, or of everybody, oldest first.
@@ -83,6 +148,9 @@ pub trait Users: Send + Sync {
     async fn setting(&self, key: &str) -> Result<Option<String>>;
     /// Writes a setting unless it is there; returns the one in force.
     async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String>;
+    /// Goes the way of a write and changes nothing: it comes back when writing
+    /// works.
+    async fn ping(&self) -> Result<()>;
     /// Writes an audit row: who (`actor`), did what (`action`), to what
     /// (`subject`).
     async fn audit(
@@ -101,7 +169,11 @@ pub trait Users: Send + Sync {
 #[async_trait]
 pub trait Conversations: Send + Sync {
     /// Adds an open conversation; called before its first byte is written.
+    /// `Forbidden` when its user may not log in any more.
     async fn open_conversation(&self, conversation: &Conversation) -> Result<()>;
+    /// Adds an open conversation for a recording that was found without one.
+    /// False when the recording is one that was deleted and is to go.
+    async fn adopt_conversation(&self, conversation: &Conversation) -> Result<bool>;
     /// Adds a window and the job that transcribes it, and notes how many samples
     /// have been accepted. The same `seq` twice is ignored.
     async fn add_window(
@@ -157,7 +229,8 @@ pub trait Conversations: Send + Sync {
         at: Timestamp,
     ) -> Result<()>;
     /// Makes transcription jobs for windows that wait without a live job, and
-    /// finish jobs for closed conversations left unsettled. Returns how many.
+    /// finish jobs for closed conversations left unsettled; makes jobs due that a
+    /// clock, since set back, has put off for long. Returns how many.
     async fn requeue_lost(&self, at: Timestamp) -> Result<usize>;
 }
 
@@ -243,10 +316,16 @@ pub trait Chats: Send + Sync {
 /// The job queue.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Takes the next job of one of `kinds` that is due: lowest lane rank first,
-    /// then oldest. The attempt is counted when this returns.
-    async fn claim_job(&self, kinds: &[JobKind], owner: &str, at: Timestamp)
-    -> Result<Option<Job>>;
+    /// Takes the next job of one of `kinds` that is due, of lane `least` or a more
+    /// urgent one: lowest lane rank first, then oldest. The attempt is counted
+    /// when this returns.
+    async fn claim_job(
+        &self,
+        kinds: &[JobKind],
+        least: Lane,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Option<Job>>;
     /// Gives a job back after a failed attempt, to be tried at `retry_at`; with
     /// none, it is dead, and its window or conversation is marked failed with
     /// the same error. `Conflict` when the lease is no longer good.
@@ -265,10 +344,29 @@ pub trait Jobs: Send + Sync {
     async fn take_back(&self, owner: &str, at: Timestamp) -> Result<usize>;
     /// Jobs by state.
     async fn job_counts(&self) -> Result<JobCounts>;
-    /// When the earliest ready job of `kinds` is due.
-    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>>;
+    /// What waits for transcription.
+    async fn backlog(&self) -> Result<Backlog>;
+    /// When the earliest ready job of `kinds` is due, of lane `least` or a more
+    /// urgent one.
+    async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>>;
     /// Puts a dead job back with its attempts at zero. `NotFound` without one.
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()>;
+    /// A page of the jobs that `query` asks for, newest first, and how many there
+    /// are in all.
+    async fn jobs(&self, query: JobQuery) -> Result<(Vec<JobEntry>, u64)>;
+    /// One job.
+    async fn job(&self, id: JobId) -> Result<Option<JobEntry>>;
+    /// How many jobs there are of each kind in each state, those of `user`, or
+    /// all.
+    async fn job_census(&self, user: Option<&UserId>) -> Result<Vec<JobCensus>>;
+    /// Gives up a job that waits or is being done, as if it had failed for the
+    /// last time. False when there is none.
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<bool>;
+    /// Takes a job that is done or dead off the list. False when there is none.
+    async fn forget_job(&self, id: JobId) -> Result<bool>;
+    /// Takes the jobs that came to `state`, which is done or dead, by `before`
+    /// off the list. Returns how many.
+    async fn forget_jobs(&self, state: JobState, before: Timestamp) -> Result<usize>;
     /// The jobs of a conversation and of its windows, as far as they are kept,
     /// oldest first.
     async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>>;
@@ -335,6 +433,76 @@ pub trait Memories: Send + Sync {
         width: usize,
         embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()>;
+}
+
+/// Deleting. Each method lets go of the rows and notes the files that are to
+/// go, in one transaction with its audit row (`actor` is nobody for the daemon
+/// itself and for the command line); [`Deletions::deletions`] lists the files
+/// until they are struck off.
+#[async_trait]
+pub trait Deletions: Send + Sync {
+    /// Deletes a conversation with its windows and jobs, and with `memories`
+    /// those that came from it and their history, which brings back what they
+    /// had replaced; else they stay, without a conversation. `NotFound` without one, `Conflict` while it is open.
+    async fn delete_conversation(
+        &self,
+        id: &ConversationId,
+        memories: bool,
+        actor: Option<&UserId>,
+        at: Timestamp,
+    ) -> Result<Deleted>;
+    /// Deletes a user with devices, settings and `data`. `NotFound` without one;
+    /// `Conflict`, with nothing deleted, while one of these conversations is
+    /// open, or when conversations or memories would be left.
+    async fn delete_user(
+        &self,
+        id: &UserId,
+        data: UserData,
+        actor: Option<&UserId>,
+        at: Timestamp,
+    ) -> Result<Deleted>;
+    /// Lets go of the audio of a conversation and keeps all else; the names of
+    /// the files that are to go, none when they went before. `NotFound` without
+    /// one, `Conflict` unless it is closed and all of it is transcribed.
+    async fn delete_audio(&self, id: &ConversationId, at: Timestamp) -> Result<Vec<String>>;
+    /// Conversations whose audio [`Deletions::delete_audio`] may delete, begun
+    /// before `before`, oldest first.
+    async fn transcribed_audio(
+        &self,
+        before: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>>;
+    /// Names of the files below the audio directory that are to go.
+    async fn deletions(&self) -> Result<Vec<String>>;
+    /// Strikes off files that are gone for good.
+    async fn strike_deletions(&self, gone: &[String]) -> Result<()>;
+}
+
+/// What becomes of the audio after it is recorded.
+#[async_trait]
+pub trait Audio: Send + Sync {
+    /// What has become of the audio of conversations that began from `from` on
+    /// and before `to`, of `user` or of everybody, by day and user.
+    async fn coverage(
+        &self,
+        user: Option<&UserId>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<DayCoverage>>;
+    /// Makes an [`JobKind::Archive`] job for each WAV recording that nothing
+    /// waits for, unless one is queued or was given up. Returns how many.
+    async fn queue_archives(&self, at: Timestamp) -> Result<usize>;
+    /// Completes an [`JobKind::Archive`] job: from now on the recording of the
+    /// conversation is `name`. The file that is to go then, noted as such: the
+    /// one before, or `name` itself when the conversation has no use for it any
+    /// more. None when it had that name before.
+    async fn complete_archive(
+        &self,
+        lease: Lease,
+        id: &ConversationId,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<Option<String>>;
 }
 
 /// Files that were uploaded, each on its way into a conversation.

@@ -206,12 +206,13 @@ impl Codec {
                 }
                 return Ok(None);
             };
+            // As above, so that it does not matter how the bytes arrive.
+            if self.scanned + found > limit {
+                return Err(FrameError::TooLong { part: "header", limit });
+            }
             let line = buffer.split_to(self.scanned + found + 1);
             self.scanned = 0;
             let line = line.trim_ascii();
-            if line.len() > limit {
-                return Err(FrameError::TooLong { part: "header", limit });
-            }
             if !line.is_empty() {
                 let header = Header::parse(line)?;
                 header.check(&self.limits)?;

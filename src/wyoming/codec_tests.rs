@@ -168,6 +168,42 @@ proptest! {
     }
 
     #[test]
+    fn garbage_is_the_same_however_it_is_split(
+        parts in vec(
+            prop_oneof![
+                "[ \\n\\r{}a]{0,30}".prop_map(String::into_bytes),
+                event().prop_map(|event| encode_all(&[event]).to_vec()),
+                (0_usize..30, 0_usize..30).prop_map(|(data, payload)| format!(
+                    "{{\"type\":\"a\",\"data_length\":{data},\"payload_length\":{payload}}}\n"
+                ).into_bytes()),
+                vec(any::<u8>(), 0..30),
+            ],
+            0..6,
+        ),
+        size in 1_usize..40,
+    ) {
+        let bytes = parts.concat();
+        let limits = Limits { header: 64, data: 24, payload: 24 };
+        let read = |pieces: std::slice::Chunks<'_, u8>| {
+            let (mut codec, mut buffer) = (Codec::new(limits), BytesMut::new());
+            let mut seen = Vec::new();
+            for piece in pieces {
+                buffer.extend_from_slice(piece);
+                loop {
+                    match codec.decode(&mut buffer) {
+                        Ok(Some(event)) => seen.push(event),
+                        Ok(None) => break,
+                        Err(error) => return (seen, Some(error.to_string())),
+                    }
+                }
+            }
+            let end = codec.decode_eof(&mut buffer);
+            (seen, end.err().map(|error| error.to_string()))
+        };
+        prop_assert_eq!(read(bytes.chunks(size)), read(bytes.chunks(bytes.len().max(1))));
+    }
+
+    #[test]
     fn a_damaged_stream_never_panics(
         events in vec(event(), 1..4),
         at in any::<prop::sample::Index>(),

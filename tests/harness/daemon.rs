@@ -51,12 +51,24 @@ impl Daemon {
         Self::with_models(keys, empty)
     }
 
-    /// With configuration keys as `SECTION__KEY` and their values.
+    /// With configuration keys as `SECTION__KEY`, or variables, and their values.
     pub fn with(keys: &[(&str, &str)]) -> Self {
         Self::with_models(keys, &models_dir())
     }
 
+    /// One without models, in a directory that `prepare` has been given first;
+    /// its state is in `state` below. Where that belongs to another user than
+    /// root, the daemon runs as that user.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn prepared(keys: &[(&str, &str)], empty: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        Self::make(keys, empty, prepare)
+    }
+
     fn with_models(keys: &[(&str, &str)], models: &Path) -> Self {
+        Self::make(keys, models, |_| {})
+    }
+
+    fn make(keys: &[(&str, &str)], models: &Path, prepare: impl FnOnce(&Path)) -> Self {
         let mut env: Vec<(String, String)> = [
             ("AUTH__BCRYPT_COST", "4"),
             ("LOG__LEVEL", "friend_lite=debug"),
@@ -67,11 +79,15 @@ impl Daemon {
         ]
         .iter()
         .chain(keys)
-        .map(|(key, value)| (format!("FRIEND_LITE__{key}"), (*value).to_owned()))
+        .map(|(key, value)| match key.contains("__") {
+            true => (format!("FRIEND_LITE__{key}"), (*value).to_owned()),
+            false => ((*key).to_owned(), (*value).to_owned()),
+        })
         .collect();
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
         env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
         let dir = tempfile::tempdir().expect("a temporary directory");
+        prepare(dir.path());
         let (child, url, sources) = launch(dir.path(), &env);
         Self { child, url, sources, dir, env }
     }
@@ -142,10 +158,20 @@ impl Daemon {
         println!("kept: {}", self.dir.path().display());
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Asks the daemon to stop, and waits until it has.
     pub fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until the daemon has ended.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -210,8 +236,16 @@ fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
 }
 
 fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(program("friend-lite"))
+    let mut command = Command::new(program("friend-lite"));
+    if let Ok(metadata) = std::fs::metadata(dir.join("state"))
+        && metadata.uid() != rustix::process::geteuid().as_raw()
+    {
+        command.uid(metadata.uid()).gid(metadata.gid());
+    }
+    command
         .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
         .arg(dir.join("state"))
         // A configuration of the person who runs the tests must not reach them.

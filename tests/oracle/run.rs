@@ -31,7 +31,7 @@ const DEVICES: u16 = 3;
 /// How many times faster than real time they talk.
 const SPEED: f64 = 12.0;
 /// Longest wait for the last transcript.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(400);
 /// Bytes of a WAV file before its samples.
 const HEADER: u64 = 44;
 
@@ -186,6 +186,8 @@ fn start(place: &Path) -> Daemon {
             ("ENGINES__DIR", &text(&engines)),
             ("STT__MODEL", &text(&model)),
             ("MEMORY__ENABLED", "false"),
+            // On a busy machine it would get no turn at all.
+            ("ENGINES__NICE", "0"),
             ("RECORDING__SYNC_INTERVAL", "100ms"),
             // Faster than real time, so that windows are cut while all is alive.
             ("TRANSCRIBE__WINDOW_MIN", "3s"),

@@ -23,6 +23,7 @@ use self::throttle::Throttle;
 use self::token::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics;
 use crate::config::Config;
 use crate::domain::ids::UserId;
 use crate::domain::user::User;
@@ -84,12 +85,16 @@ impl Auth {
         let user = self.find(name).await?;
         // By account, so that its names do not give one guess each.
         let account = user.as_ref().map_or(name, |user| user.email.as_str());
-        let attempt = self.throttle.begin(remote, account, self.clock.monotonic())?;
+        let attempt = self
+            .throttle
+            .begin(remote, account, self.clock.monotonic())
+            .inspect_err(|_| metrics::LOGIN_FAILURES.add(&["throttled"], 1.0))?;
 
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let correct = self.passwords.verify(password, hash).await?;
         let subject = format!("{name} from {remote}");
         let Some(user) = user.filter(|user| correct && user.is_active) else {
+            metrics::LOGIN_FAILURES.add(&["credentials"], 1.0);
             self.audit(None, "login-failed", &subject).await;
             return Err(Error::new(Kind::Unauthorized, "wrong e-mail address or password"));
         };

@@ -46,6 +46,7 @@ async fn root() -> StatusCode {
         (status = 206, description = "The part that was asked for", content_type = "audio/x-wav", body = Vec<u8>),
         (status = 304, description = "Not changed"),
         (status = 404, description = "No such recording", body = Detail),
+        (status = 410, description = "The recording was deleted", body = Detail),
         (status = 416, description = "No such part"),
     ))]
 async fn file(
@@ -58,8 +59,12 @@ async fn file(
         None => api.store.conversation_by_crop(&name).await?,
         found => found,
     };
-    if !found.is_some_and(|conversation| may_see(&user, &conversation.user_id)) {
-        return Err(ApiError::not_found());
+    let conversation = found
+        .filter(|conversation| may_see(&user, &conversation.user_id))
+        .ok_or_else(ApiError::not_found)?;
+    if !conversation.has_audio() {
+        let message = "This recording was deleted; its transcript is kept";
+        return Err(ApiError::detail(StatusCode::GONE, message));
     }
     let name = &name;
     let (file, size) = match api.recordings.audio_file(name).await {

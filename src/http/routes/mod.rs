@@ -4,15 +4,21 @@ mod audio;
 mod chat;
 mod clients;
 mod conversations;
+mod coverage;
 mod debug;
 mod login;
 mod memories;
+mod metrics;
 mod openai;
+mod processor;
+mod queue;
 mod range;
+mod speakers;
 mod stream;
 mod system;
 mod uploads;
 mod users;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,10 +47,16 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         users::routes(),
         clients::routes(),
         conversations::routes(),
+        coverage::routes(),
         memories::routes(),
         debug::routes(),
         chat::routes(),
         audio::routes(),
+        queue::routes(),
+        processor::routes(),
+        speakers::routes(),
+        metrics::routes(),
+        webhook::routes(),
         uploads::routes(),
         openai::routes(),
     ]
@@ -62,7 +74,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::render(&document)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(request_id::tag))
+        .layer(middleware::from_fn_with_state(api.clock.clone(), request_id::tag))
         // Outermost, since a browser asks before it sends what a route sees.
         .layer(tower::util::option_layer(origins))
         .with_state(api)

@@ -18,6 +18,7 @@ use crate::http::api::Api;
 use crate::http::error::ApiError;
 use crate::http::health::{Part, Service};
 use crate::http::openapi::at;
+use crate::jobs::load::Estimate;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -64,10 +65,28 @@ struct HealthView {
     critical_services_healthy: bool,
     services: BTreeMap<String, Service>,
     jobs: JobCounts,
+    /// None until it was looked at, and while it cannot be written at all.
+    disk: Option<DiskView>,
+    /// What waits for transcription, and for how long.
+    backlog: Estimate,
     config: HealthConfig,
     /// What to do, where something does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
+}
+
+/// The disk under the recordings.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Disk)]
+struct DiskView {
+    free_bytes: u64,
+    total_bytes: u64,
+    /// Kept free: below it no new audio is accepted, unless transcribed audio can
+    /// be deleted.
+    reserve_bytes: u64,
+    /// How long the room above the reserve lasts at the present rate; none while
+    /// nothing is recorded.
+    headroom_hours: Option<f64>,
 }
 
 /// The configuration, as far as it is of general interest.
@@ -85,7 +104,16 @@ struct HealthConfig {
     active_clients: usize,
     new_conversation_timeout_minutes: f64,
     audio_cropping_enabled: bool,
+    // What the original ran as servers of their own is inside this daemon. It
+    // names no path and no address here: this answer is public.
+    mongodb_uri: &'static str,
+    qdrant_url: &'static str,
+    asr_uri: &'static str,
+    llm_base_url: &'static str,
+    chunk_dir: &'static str,
 }
+
+const EMBEDDED: &str = "inside the daemon";
 
 /// How the daemon and its parts are. Public, so it names no path and no person.
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
@@ -96,29 +124,58 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     if let Err(error) = &jobs {
         tracing::error!("the store does not answer: {}", error.report());
     }
+    let backlog = api.store.backlog().await.unwrap_or_default();
     let (mut services, parts_work) = api.health.services();
     let store = Service {
         status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
         healthy: store_works,
         critical: true,
-        part: None,
+        model: None,
+        model_present: None,
     };
+    // The names by which the original's clients know these parts.
+    for (name, theirs) in [("llm", "audioai"), ("embeddings", "mem0")] {
+        if let Some(service) = services.get(name).cloned() {
+            services.insert(theirs.into(), service);
+        }
+    }
+    services.insert("mongodb".into(), store.clone());
     services.insert("store".into(), store);
+    let refusal = api.recordings.refusal();
+    let disk = Service {
+        status: refusal
+            .as_ref()
+            .map_or("✅ Ready".into(), |refusal| format!("❌ {}", refusal.message)),
+        healthy: refusal.is_none(),
+        critical: true,
+        model: None,
+        model_present: None,
+    };
+    services.insert("disk".into(), disk);
+    let critical_work = store_works && refusal.is_none();
 
-    let (status, message) = match (store_works, parts_work) {
-        (false, _) => ("critical", Some("The database does not answer; see the daemon's log.")),
-        (true, false) => ("degraded", Some("Recording works; some services do not.")),
-        (true, true) => ("healthy", None),
+    let (status, message) = match (store_works, &refusal, parts_work) {
+        (false, ..) => ("critical", Some("The database does not answer; see the daemon's log.")),
+        (true, Some(refusal), _) => ("critical", Some(refusal.message)),
+        (true, None, false) => ("degraded", Some("Recording works; some services do not.")),
+        (true, None, true) => ("healthy", None),
     };
     let timeout = api.config.conversation.silence_timeout.get();
     Json(HealthView {
         status,
         timestamp: api.clock.now().seconds(),
         version: env!("CARGO_PKG_VERSION"),
-        overall_healthy: store_works && parts_work,
-        critical_services_healthy: store_works,
+        overall_healthy: critical_work && parts_work,
+        critical_services_healthy: critical_work,
         services,
+        disk: api.recordings.disk().map(|seen| DiskView {
+            free_bytes: seen.space.free,
+            total_bytes: seen.space.total,
+            reserve_bytes: api.config.disk.reserve_mib << 20,
+            headroom_hours: seen.headroom.map(|left| left.as_secs_f64() / 3600.0),
+        }),
         jobs: jobs.unwrap_or_default(),
+        backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {
             transcription_service: "whisper",
             transcription_provider: "whisper",
@@ -131,6 +188,11 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             active_clients: api.ingest.clients().count(),
             new_conversation_timeout_minutes: timeout.as_secs_f64() / 60.0,
             audio_cropping_enabled: api.config.cropping.enabled,
+            mongodb_uri: EMBEDDED,
+            qdrant_url: EMBEDDED,
+            asr_uri: EMBEDDED,
+            llm_base_url: EMBEDDED,
+            chunk_dir: "audio",
         },
         message,
     })

@@ -20,7 +20,7 @@ use crate::http::body::Body;
 use crate::http::error::{ApiError, Detail, ErrorText, MessageText, Problem, ValidationError};
 use crate::http::openapi::at;
 use crate::http::params::Params;
-use crate::store::UserUpdate;
+use crate::store::{Deleted, UserData, UserUpdate};
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -165,6 +165,8 @@ struct UserRemoved {
 #[derive(Serialize, ToSchema)]
 struct DeletedData {
     user_deleted: bool,
+    conversations_deleted: u64,
+    memories_deleted: u64,
 }
 
 /// The caller, with their devices.
@@ -246,7 +248,7 @@ async fn remove_one(
     if user.is_superuser {
         return Err(ApiError::forbidden());
     }
-    erase(&api, &admin, &user).await?;
+    erase(&api, &admin, &user, UserData::default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -378,23 +380,28 @@ async fn remove_with(
     id: &str,
     params: &Params,
 ) -> Result<Json<UserRemoved>, ApiError> {
-    let _ = (params.flag("delete_conversations")?, params.flag("delete_memories")?);
+    let data = UserData {
+        conversations: params.flag("delete_conversations")?,
+        memories: params.flag("delete_memories")?,
+    };
     let user = find_or_say(api, id).await?;
     if user.is_superuser {
         let message = "Administrators cannot be deleted; take the role away first";
         return Err(ApiError::message(StatusCode::FORBIDDEN, message));
     }
-    erase(api, admin, &user).await.map_err(ApiError::as_message)?;
+    let deleted = erase(api, admin, &user, data).await.map_err(ApiError::as_message)?;
     Ok(Json(UserRemoved {
         message: format!("User {} deleted successfully", user.email),
-        deleted_data: DeletedData { user_deleted: true },
+        deleted_data: DeletedData {
+            user_deleted: true,
+            conversations_deleted: deleted.conversations,
+            memories_deleted: deleted.memories,
+        },
     }))
 }
 
-async fn erase(api: &Api, admin: &User, user: &User) -> Result<()> {
-    api.store.remove_user(&user.id).await?;
-    api.auth.audit(Some(&admin.id), "user-removed", &user.email).await;
-    Ok(())
+async fn erase(api: &Api, admin: &User, user: &User, data: UserData) -> Result<Deleted> {
+    api.deletion.user(&user.id, data, Some(&admin.id)).await
 }
 
 async fn find(api: &Api, id: &str) -> Result<Option<User>> {

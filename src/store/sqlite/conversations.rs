@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{complete, enqueue, finish_if_settled};
-use super::{SqliteStore, rows, sql_limit, versions};
+use super::{SqliteStore, deletions, rows, sql_limit, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
@@ -18,7 +18,27 @@ use crate::store::Conversations;
 impl Conversations for SqliteStore {
     async fn open_conversation(&self, conversation: &Conversation) -> Result<()> {
         let new = conversation.clone();
-        self.write(move |tx| insert_conversation(tx, &new)).await
+        self.write(move |tx| {
+            let sql = "select is_active from users where id = ?1";
+            let user = [new.user_id.as_str()];
+            if rows::first(tx, sql, user, |row| row.get(0))? == Some(false) {
+                let message = "this user may not log in any more, so nothing is recorded";
+                return Err(Error::new(Kind::Forbidden, message));
+            }
+            insert_conversation(tx, &new)
+        })
+        .await
+    }
+
+    async fn adopt_conversation(&self, conversation: &Conversation) -> Result<bool> {
+        let new = conversation.clone();
+        self.write(move |tx| {
+            if deletions::is_noted(tx, &new.audio_path)? {
+                return Ok(false);
+            }
+            insert_conversation(tx, &new).map(|()| true)
+        })
+        .await
     }
 
     async fn add_window(
@@ -200,8 +220,9 @@ impl Conversations for SqliteStore {
         self.write(move |tx| {
             let lost = lost_jobs(tx)?;
             lost.iter().try_for_each(|job| enqueue(tx, job, at))?;
+            let put_off = super::queue::make_due(tx, at)?;
             super::queue::prune(tx, at)?;
-            Ok(lost.len())
+            Ok(lost.len() + put_off)
         })
         .await
     }
@@ -238,9 +259,10 @@ pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
 pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result<()> {
     rows::run(
         tx,
-        "insert into conversations (id, user_id, client_id, audio_path, started_at,
-             ended_at, close_reason, samples, transcription, memory, error, title)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "insert into conversations (id, user_id, client_id, audio_path, started_at, ended_at,
+             close_reason, samples, transcription, memory, error, title, audio_deleted_at,
+             time_estimated)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             new.id.as_str(),
             new.user_id.as_str(),
@@ -254,12 +276,13 @@ pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result
             new.memory.as_str(),
             new.error,
             new.title,
+            new.audio_deleted_at.map(Timestamp::millis),
+            new.time_estimated,
         ],
     )?;
     rows::run(
         tx,
-        "insert into transcript_versions (conversation_id, version, active, state,
-                                          created_at)
+        "insert into transcript_versions (conversation_id, version, active, state, created_at)
          values (?1, 1, 1, ?2, ?3)",
         params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
     )?;

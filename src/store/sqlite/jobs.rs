@@ -4,18 +4,19 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::queue::{finish_if_settled, stale};
-use super::{SqliteStore, rows, sql_limit, uploads, versions};
+use super::{SqliteStore, job_list, rows, sql_limit, uploads, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::ids::{ConversationId, JobId, WindowId};
-use crate::domain::job::{Job, JobCounts, JobKind, Lease, Payload};
-use crate::store::Jobs;
+use crate::domain::ids::{ConversationId, JobId, UserId, WindowId};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease, Payload};
+use crate::store::{JobCensus, JobEntry, JobQuery, Jobs};
 
 #[async_trait]
 impl Jobs for SqliteStore {
     async fn claim_job(
         &self,
         kinds: &[JobKind],
+        least: Lane,
         owner: &str,
         at: Timestamp,
     ) -> Result<Option<Job>> {
@@ -27,11 +28,11 @@ impl Jobs for SqliteStore {
                                  owner = ?2, updated_at = ?3
                  where id = (
                      select id from jobs
-                     where state = 'ready' and run_at <= ?3
+                     where state = 'ready' and run_at <= ?3 and lane <= ?4
                        and kind in (select value from json_each(?1))
                      order by lane, id limit 1)
                  returning *",
-                params![kinds, owner, at.millis()],
+                params![kinds, owner, at.millis(), least.rank()],
                 rows::job,
             )
         })
@@ -117,12 +118,30 @@ impl Jobs for SqliteStore {
         .await
     }
 
-    async fn next_due(&self, kinds: &[JobKind]) -> Result<Option<Timestamp>> {
+    async fn backlog(&self) -> Result<Backlog> {
+        self.read(|db| {
+            let sql = "select count(*), coalesce(sum((
+                           select sum((value ->> 'end') - (value ->> 'start'))
+                           from json_each(spans))), 0)
+                       from windows where state = 'waiting'";
+            let counted = rows::first(db, sql, [], |row| {
+                let count = |column| row.get(column).map(|n: i64| u64::try_from(n).unwrap_or(0));
+                Ok(Backlog { windows: count(0)?, samples: count(1)? })
+            })?;
+            Ok(counted.unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>> {
         let kinds = rows::to_json(kinds)?;
         self.read(move |db| {
             let sql = "select min(run_at) from jobs
-                       where state = 'ready' and kind in (select value from json_each(?1))";
-            let due = rows::first(db, sql, [kinds], |row| row.get::<_, Option<i64>>(0))?;
+                       where state = 'ready' and lane <= ?2
+                         and kind in (select value from json_each(?1))";
+            let due = rows::first(db, sql, params![kinds, least.rank()], |row| {
+                row.get::<_, Option<i64>>(0)
+            })?;
             Ok(due.flatten().map(Timestamp::from_millis))
         })
         .await
@@ -154,6 +173,53 @@ impl Jobs for SqliteStore {
         .await
     }
 
+    async fn jobs(&self, query: JobQuery) -> Result<(Vec<JobEntry>, u64)> {
+        self.read(move |db| job_list::page(db, &query)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobEntry>> {
+        self.read(move |db| job_list::one(db, id)).await
+    }
+
+    async fn job_census(&self, user: Option<&UserId>) -> Result<Vec<JobCensus>> {
+        let user = user.cloned();
+        self.read(move |db| job_list::census(db, user.as_ref())).await
+    }
+
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<bool> {
+        self.write(move |tx| {
+            let job = rows::first(
+                tx,
+                "update jobs set state = 'dead', epoch = epoch + 1, owner = null,
+                                 last_error = ?2, updated_at = ?3
+                 where id = ?1 and state in ('ready', 'leased') returning *",
+                params![id, CANCELLED, at.millis()],
+                rows::job,
+            )?;
+            let Some(job) = job else { return Ok(false) };
+            give_up(tx, &job, CANCELLED, at)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn forget_job(&self, id: JobId) -> Result<bool> {
+        self.write(move |tx| {
+            let sql = "delete from jobs where id = ?1 and state in ('done', 'dead')";
+            Ok(rows::run(tx, sql, [id])? > 0)
+        })
+        .await
+    }
+
+    async fn forget_jobs(&self, state: JobState, before: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            let sql = "delete from jobs
+                       where state = ?1 and state in ('done', 'dead') and updated_at <= ?2";
+            rows::run(tx, sql, params![state.as_str(), before.millis()])
+        })
+        .await
+    }
+
     async fn conversation_jobs(&self, id: &ConversationId) -> Result<Vec<Job>> {
         let id = id.clone();
         self.read(move |db| {
@@ -175,6 +241,9 @@ impl Jobs for SqliteStore {
     }
 }
 
+/// What a job that was cancelled has for its error.
+const CANCELLED: &str = "cancelled";
+
 /// Marks what a dead job worked on as failed.
 fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()> {
     let id = match &job.payload {
@@ -194,7 +263,7 @@ fn give_up(tx: &Connection, job: &Job, error: &str, at: Timestamp) -> Result<()>
         JobKind::Transcribe => finish_if_settled(tx, &id, job.lane, at),
         JobKind::Finish => versions::fail_transcript(tx, &id),
         JobKind::Remember => versions::fail_memory(tx, &id),
-        JobKind::Crop => Ok(()),
+        JobKind::Crop | JobKind::Archive => Ok(()),
     }
 }
 
@@ -212,7 +281,7 @@ fn reopen(tx: &Connection, job: &Job) -> Result<()> {
             versions::reopen_transcript(tx, id, None)
         }
         (Payload::Conversation(id), JobKind::Remember) => versions::reopen_memory(tx, id),
-        (Payload::Conversation(_), JobKind::Crop) => Ok(()),
+        (Payload::Conversation(_), JobKind::Crop | JobKind::Archive) => Ok(()),
         (Payload::Conversation(id), _) => versions::reopen_transcript(tx, id, None),
     }
 }

@@ -394,8 +394,7 @@ impl Row {
     }
 
     pub(super) fn delete(&self, tx: &Connection, id: &MemoryId, at: Timestamp) -> Result<()> {
-        vectors::delete(tx, self.seq)?;
-        rows::run(tx, "delete from memories_fts where rowid = ?1", [self.seq])?;
+        unindex(tx, self.seq)?;
         rows::run(tx, "delete from memories where seq = ?1", [self.seq])?;
         self.note(tx, id, MemoryEvent::Delete, Some(&self.text), None, at)
     }
@@ -417,6 +416,57 @@ impl Row {
         )?;
         Ok(())
     }
+}
+
+/// Forgets the memories of a conversation for good, in all their versions and
+/// with their history; what they had replaced comes back. How many were shown.
+pub(super) fn forget_of_conversation(
+    tx: &Connection,
+    id: &ConversationId,
+    at: Timestamp,
+) -> Result<u64> {
+    let shown = of_conversation(tx, id)?.len();
+    shelf::deactivate(tx, id, at)?;
+    purge(tx, "conversation_id = ?1", id.as_str())?;
+    rows::run(
+        tx,
+        "delete from memory_history where memory_id in (
+             select id from shelved_memories where conversation_id = ?1)
+         and memory_id not in (select id from memories)",
+        [id.as_str()],
+    )?;
+    rows::run(tx, "delete from shelved_memories where conversation_id = ?1", [id.as_str()])?;
+    Ok(shown as u64)
+}
+
+/// Forgets all memories of a user for good; how many were shown.
+pub(super) fn forget_of_user(tx: &Connection, id: &UserId) -> Result<u64> {
+    let shown = purge(tx, "user_id = ?1", id.as_str())?;
+    for table in ["shelved_memories", "memory_history"] {
+        rows::run(tx, &format!("delete from {table} where user_id = ?1"), [id.as_str()])?;
+    }
+    Ok(shown)
+}
+
+/// Deletes memories with their history; how many.
+fn purge(tx: &Connection, which: &str, key: &str) -> Result<u64> {
+    let sql = format!("select seq, id from memories where {which}");
+    let found = rows::all(tx, &sql, [key], |row| {
+        Ok((row.get::<_, i64>(0)?, MemoryId::from_text(row.get::<_, String>(1)?)))
+    })?;
+    for (seq, id) in &found {
+        unindex(tx, *seq)?;
+        rows::run(tx, "delete from memories where seq = ?1", [seq])?;
+        rows::run(tx, "delete from memory_history where memory_id = ?1", [id.as_str()])?;
+    }
+    Ok(found.len() as u64)
+}
+
+/// Takes a memory out of the indexes.
+fn unindex(tx: &Connection, seq: i64) -> Result<()> {
+    vectors::delete(tx, seq)?;
+    rows::run(tx, "delete from memories_fts where rowid = ?1", [seq])?;
+    Ok(())
 }
 
 /// A query for memories without their embedding, which is large.

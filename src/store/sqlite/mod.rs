@@ -4,10 +4,13 @@
 //! one transaction ([`writer`]); reads run on a few read-only connections
 //! ([`readers`]). Every commit is synced to disk before it is acknowledged.
 
+mod audio;
 mod chats;
 mod conversations;
+mod deletions;
 mod error;
 mod file;
+mod job_list;
 mod jobs;
 mod memories;
 mod migrations;

@@ -8,7 +8,7 @@ use super::rows;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::ConversationId;
-use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
+use crate::domain::job::{JobKind, LONGEST_PAUSE, Lane, Lease, NewJob, Payload};
 
 /// How long a finished job is kept to be looked at: its result lives elsewhere.
 const DONE_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -92,6 +92,16 @@ pub(super) fn finish_if_settled(
 /// The lease is no longer good.
 pub(super) fn stale() -> Error {
     Error::new(Kind::Conflict, "this job has been taken back meanwhile")
+}
+
+/// Makes jobs due that wait for longer than any pause is: the clock has been set
+/// back since. Returns how many.
+pub(super) fn make_due(tx: &Connection, at: Timestamp) -> Result<usize> {
+    rows::run(
+        tx,
+        "update jobs set run_at = ?1 where state = 'ready' and run_at > ?2",
+        params![at.millis(), at.plus(LONGEST_PAUSE).millis()],
+    )
 }
 
 /// Forgets jobs that were done long ago.

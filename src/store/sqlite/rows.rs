@@ -15,6 +15,7 @@ use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
 use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{Crop, MemoryVersion, TranscriptVersion};
+use crate::store::JobCensus;
 
 type Read<T> = rusqlite::Result<T>;
 
@@ -97,6 +98,10 @@ pub(super) fn conversation(row: &Row<'_>) -> Read<Conversation> {
         memory: name(row, "memory", Progress::from_name)?,
         error: row.get("error")?,
         title: row.get("title")?,
+        audio_deleted_at: row
+            .get::<_, Option<i64>>("audio_deleted_at")?
+            .map(Timestamp::from_millis),
+        time_estimated: row.get("time_estimated")?,
     })
 }
 
@@ -261,6 +266,14 @@ pub(super) fn history(row: &Row<'_>) -> Read<MemoryHistory> {
         old_text: row.get("old_text")?,
         new_text: row.get("new_text")?,
         at: timestamp(row, "at")?,
+    })
+}
+
+pub(super) fn census(row: &Row<'_>) -> Read<JobCensus> {
+    Ok(JobCensus {
+        kind: name(row, "kind", JobKind::from_name)?,
+        state: name(row, "state", JobState::from_name)?,
+        jobs: unsigned(row, "jobs")?,
     })
 }
 

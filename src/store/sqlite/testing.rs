@@ -45,20 +45,9 @@ pub(crate) fn user(name: &str) -> User {
 
 pub(crate) fn conversation(user: &User) -> Conversation {
     let id = ConversationId::generate();
-    Conversation {
-        audio_path: format!("{id}.wav"),
-        id,
-        user_id: user.id.clone(),
-        client_id: ClientId::for_device(&user.id, Some("phone"), 1),
-        started_at: at(1),
-        ended_at: None,
-        close_reason: None,
-        samples: 0,
-        transcription: Progress::Pending,
-        memory: Progress::Pending,
-        error: None,
-        title: None,
-    }
+    let client = ClientId::for_device(&user.id, Some("phone"), 1);
+    let name = format!("{id}.wav");
+    Conversation::begin(id, user.id.clone(), client, name, at(1))
 }
 
 pub(crate) fn window(seq: u32) -> NewWindow {
@@ -162,7 +151,7 @@ impl Fixture {
 
     /// The next job of `kind`, long after everything is due.
     pub(crate) async fn claim(&self, kind: JobKind) -> Option<Job> {
-        self.store.claim_job(&[kind], "test", at(1_000_000)).await.unwrap()
+        self.store.claim_job(&[kind], Lane::Backlog, "test", at(1_000_000)).await.unwrap()
     }
 
     /// Claims the next window and transcribes it as `text`.
@@ -190,6 +179,14 @@ impl Fixture {
         };
         self.store.finish_conversation(job.lease(), id, &settled, at(6)).await.unwrap();
         id.clone()
+    }
+
+    /// Settles every conversation that can be.
+    pub(crate) async fn finish_all(&self) {
+        let ready = "select count(*) from jobs where kind = 'finish' and state = 'ready'";
+        while self.number(ready).await > 0 {
+            self.finish().await;
+        }
     }
 
     /// A closed conversation of `user` that taught `changes`; its memories.

@@ -151,29 +151,6 @@ impl Users for SqliteStore {
         .await
     }
 
-    async fn remove_user(&self, id: &UserId) -> Result<()> {
-        let id = id.clone();
-        self.write(move |tx| {
-            let owns: bool = tx
-                .prepare_cached(
-                    "select exists (select 1 from conversations where user_id = ?1)
-                         or exists (select 1 from memories where user_id = ?1)",
-                )?
-                .query_row([id.as_str()], |row| row.get(0))?;
-            if owns {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    "this user still has conversations or memories",
-                ));
-            }
-            match rows::run(tx, "delete from users where id = ?1", [id.as_str()])? {
-                0 => Err(no_user()),
-                _ => Ok(()),
-            }
-        })
-        .await
-    }
-
     async fn see_device(&self, device: &Device) -> Result<()> {
         let device = device.clone();
         self.write(move |tx| {
@@ -238,6 +215,10 @@ impl Users for SqliteStore {
         .await
     }
 
+    async fn ping(&self) -> Result<()> {
+        self.write(|_| Ok(())).await
+    }
+
     async fn audit(
         &self,
         at: Timestamp,
@@ -246,16 +227,24 @@ impl Users for SqliteStore {
         subject: &str,
     ) -> Result<()> {
         let (actor, action, subject) = (actor.cloned(), action.to_owned(), subject.to_owned());
-        self.write(move |tx| {
-            rows::run(
-                tx,
-                "insert into audit (at, actor, action, subject) values (?1, ?2, ?3, ?4)",
-                params![at.millis(), actor.as_ref().map(UserId::as_str), action, subject],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(move |tx| audit(tx, at, actor.as_ref(), &action, &subject)).await
     }
+}
+
+/// Writes an audit row.
+pub(super) fn audit(
+    tx: &Connection,
+    at: Timestamp,
+    actor: Option<&UserId>,
+    action: &str,
+    subject: &str,
+) -> Result<()> {
+    rows::run(
+        tx,
+        "insert into audit (at, actor, action, subject) values (?1, ?2, ?3, ?4)",
+        params![at.millis(), actor.map(UserId::as_str), action, subject],
+    )?;
+    Ok(())
 }
 
 /// Logouts of one user that are remembered one by one.
@@ -270,6 +259,6 @@ fn has_admin(tx: &Connection) -> Result<bool> {
     Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-fn no_user() -> Error {
+pub(super) fn no_user() -> Error {
     Error::new(Kind::NotFound, "there is no such user")
 }

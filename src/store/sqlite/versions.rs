@@ -61,7 +61,10 @@ impl Versions for SqliteStore {
     async fn reprocess_transcript(&self, id: &ConversationId, at: Timestamp) -> Result<Begun> {
         let id = id.clone();
         self.write(move |tx| {
-            closed(tx, &id)?;
+            if !closed(tx, &id)?.has_audio() {
+                let message = "the recording of this conversation was deleted";
+                return Err(Error::new(Kind::Conflict, message));
+            }
             if pending_transcript(tx, &id)?.is_some() {
                 let message = "this conversation is being transcribed already";
                 return Err(Error::new(Kind::Conflict, message));
@@ -354,13 +357,15 @@ fn transcripts(db: &Connection, id: &ConversationId) -> Result<Vec<TranscriptVer
     rows::all(db, TRANSCRIPTS, [rows::to_json(&[id])?], rows::transcript_version)
 }
 
-/// `Conflict` while audio can still arrive, `NotFound` without a conversation.
-fn closed(tx: &Connection, id: &ConversationId) -> Result<()> {
-    if conversations::one(tx, id)?.ok_or_else(no_conversation)?.is_open() {
+/// A closed conversation. `Conflict` while audio can still arrive, `NotFound`
+/// without one.
+fn closed(tx: &Connection, id: &ConversationId) -> Result<Conversation> {
+    let found = conversations::one(tx, id)?.ok_or_else(no_conversation)?;
+    if found.is_open() {
         let message = "this conversation is still going on; close it first";
         return Err(Error::new(Kind::Conflict, message));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The oldest transcript that is being made.

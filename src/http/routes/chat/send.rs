@@ -41,6 +41,14 @@ struct Question {
     session_id: Option<String>,
 }
 
+/// One event of a stream.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "a schema: axum writes the events")]
+struct ServerSentEvent {
+    /// A JSON object, or `[DONE]`.
+    data: String,
+}
+
 /// Asks a question. The answer is a stream of server-sent events, each a JSON
 /// object `{"type", "data", "timestamp"}`: `memory_context` (the memories that
 /// fit the question), `token` (a piece of the answer), `complete`, or `error`;
@@ -48,7 +56,7 @@ struct Question {
 #[utoipa::path(post, path = "/api/chat/send", tag = "chat", request_body = Question,
     responses(
         (status = 200, description = "The events", content_type = "text/event-stream",
-         body = String),
+         body = ServerSentEvent),
         (status = 404, description = "No such talk", body = ErrorText),
         (status = 422, description = "Wrong body", body = ValidationError),
         (status = 429, description = "The caller waits for an answer already", body = ErrorText),

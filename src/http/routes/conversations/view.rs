@@ -8,10 +8,12 @@ use crate::base::error::Result;
 use crate::domain::conversation::{
     CloseReason, Conversation, Progress, SAMPLE_RATE, Span, Window, WindowState,
 };
+use crate::domain::coverage::Coverage;
 use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::transcript::{Segment, plain_text};
 use crate::domain::version::{Crop, Details, MemoryVersion, TranscriptVersion};
 use crate::http::api::Api;
+use crate::http::routes::coverage::CoverageView;
 
 /// A conversation in a list.
 #[derive(Serialize, ToSchema)]
@@ -30,7 +32,7 @@ pub(super) struct ConversationFull {
     transcript: String,
     segments: Vec<Segment>,
     windows: Vec<WindowView>,
-    coverage: Coverage,
+    coverage: CoverageView,
     transcript_versions: Vec<TranscriptView>,
     memory_versions: Vec<MemorySetView>,
 }
@@ -109,8 +111,10 @@ struct ConversationFields {
     conversation_id: ConversationId,
     user_id: UserId,
     client_id: ClientId,
-    /// File name below `/audio/`.
-    audio_path: String,
+    /// File name below `/audio/`; none once the recording was deleted.
+    audio_path: Option<String>,
+    /// RFC 3339.
+    audio_deleted_at: Option<String>,
     /// Seconds since the Unix epoch.
     timestamp: i64,
     /// RFC 3339.
@@ -118,6 +122,8 @@ struct ConversationFields {
     /// RFC 3339.
     ended_at: Option<String>,
     close_reason: Option<CloseReason>,
+    /// The clock had not been set: the times are estimates.
+    time_estimated: bool,
     is_open: bool,
     duration_seconds: f64,
     title: Option<String>,
@@ -194,16 +200,6 @@ struct WindowView {
     spans: Vec<SpeechSegment>,
 }
 
-/// Seconds of the accepted audio by what became of them; they add up.
-#[derive(Serialize, ToSchema)]
-struct Coverage {
-    accepted_seconds: f64,
-    transcribed_seconds: f64,
-    waiting_seconds: f64,
-    failed_seconds: f64,
-    silent_seconds: f64,
-}
-
 impl ConversationEntry {
     pub(super) fn client_id(&self) -> &ClientId {
         &self.fields.client_id
@@ -246,11 +242,13 @@ impl Shown {
             conversation_id: c.id.clone(),
             user_id: c.user_id.clone(),
             client_id: c.client_id.clone(),
-            audio_path: c.audio_path.clone(),
+            audio_path: c.has_audio().then(|| c.audio_path.clone()),
+            audio_deleted_at: c.audio_deleted_at.map(|at| at.to_rfc3339()),
             timestamp: c.started_at.seconds(),
             created_at: c.started_at.to_rfc3339(),
             ended_at: c.ended_at.map(|at| at.to_rfc3339()),
             close_reason: c.close_reason,
+            time_estimated: c.time_estimated,
             is_open: c.is_open(),
             duration_seconds: c.duration_seconds(),
             title: c.title.clone(),
@@ -306,7 +304,7 @@ impl Shown {
             transcript: plain_text(&segments),
             segments,
             windows: windows.collect(),
-            coverage: coverage(self.conversation.samples, &self.details.windows),
+            coverage: coverage(&self.conversation, &self.details.windows).into(),
             transcript_versions: versions.transcript_versions,
             memory_versions: versions.memory_versions,
         }
@@ -380,7 +378,7 @@ impl Cropped {
             speech_segments: crop.iter().flat_map(|crop| &crop.spans).map(seconds).collect(),
             cropped_duration: crop.map(Crop::duration_seconds),
             cropped_at: crop.map(|crop| crop.at.to_rfc3339()),
-            original_audio_path: Some(conversation.audio_path.clone()),
+            original_audio_path: conversation.has_audio().then(|| conversation.audio_path.clone()),
         }
     }
 }
@@ -410,7 +408,7 @@ fn to_seconds(samples: u64) -> f64 {
 }
 
 /// What no window covers is silent, or too new to have been cut into one.
-fn coverage(accepted: u64, windows: &[Window]) -> Coverage {
+fn coverage(conversation: &Conversation, windows: &[Window]) -> Coverage {
     let total = |state: WindowState| -> u64 {
         let spans = windows.iter().filter(|w| w.state == state).flat_map(|w| &w.spans);
         spans.map(|span| span.len()).sum()
@@ -419,19 +417,15 @@ fn coverage(accepted: u64, windows: &[Window]) -> Coverage {
     let waiting = total(WindowState::Waiting);
     let failed = total(WindowState::Failed);
     // A window's row can be newer than the count of samples that was read.
-    let accepted = accepted.max(transcribed + waiting + failed);
-    Coverage {
-        accepted_seconds: to_seconds(accepted),
-        transcribed_seconds: to_seconds(transcribed),
-        waiting_seconds: to_seconds(waiting),
-        failed_seconds: to_seconds(failed),
-        silent_seconds: to_seconds(accepted - transcribed - waiting - failed),
-    }
+    let accepted = conversation.samples.max(transcribed + waiting + failed);
+    let on_disk = if conversation.has_audio() { accepted } else { 0 };
+    Coverage { accepted, on_disk, transcribed, waiting, failed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
 
     fn window(state: WindowState, spans: &[(u64, u64)]) -> Window {
         Window {
@@ -446,6 +440,14 @@ mod tests {
         }
     }
 
+    fn conversation(samples: u64) -> Conversation {
+        let (id, client) = (ConversationId::from_text("c"), ClientId::from_text("1-phone"));
+        let user = UserId::from_text("507f1f77bcf86cd799439011");
+        let begun =
+            Conversation::begin(id, user, client, "c.wav".into(), Timestamp::from_millis(0));
+        Conversation { samples, ..begun }
+    }
+
     #[test]
     fn coverage_adds_up() {
         let windows = [
@@ -453,23 +455,30 @@ mod tests {
             window(WindowState::Waiting, &[(48_000, 56_000)]),
             window(WindowState::Failed, &[(60_000, 64_000)]),
         ];
-        let coverage = coverage(80_000, &windows);
-        assert_eq!(
-            serde_json::json!(coverage),
-            serde_json::json!({
-                "accepted_seconds": 5.0,
-                "transcribed_seconds": 2.0,
-                "waiting_seconds": 0.5,
-                "failed_seconds": 0.25,
-                "silent_seconds": 2.25,
-            })
-        );
+        let coverage = coverage(&conversation(80_000), &windows);
+        assert_eq!(coverage.silent(), 36_000);
+        let view = serde_json::json!(CoverageView::from(coverage));
+        assert_eq!(view["accepted_seconds"], 5.0);
+        assert_eq!(view["on_disk_seconds"], 5.0);
+        assert_eq!(view["transcribed_seconds"], 2.0);
+        assert_eq!(view["waiting_seconds"], 0.5);
+        assert_eq!(view["failed_seconds"], 0.25);
+        assert_eq!(view["silent_seconds"], 2.25);
+        assert_eq!(view["samples"]["silent"], 36_000);
     }
 
     #[test]
     fn a_stale_count_of_samples_does_not_underflow() {
-        let coverage = coverage(0, &[window(WindowState::Done, &[(0, 16_000)])]);
-        assert_eq!(coverage.silent_seconds, 0.0);
-        assert_eq!(coverage.accepted_seconds, 1.0);
+        let windows = [window(WindowState::Done, &[(0, 16_000)])];
+        let coverage = coverage(&conversation(0), &windows);
+        assert_eq!((coverage.silent(), coverage.accepted), (0, 16_000));
+    }
+
+    #[test]
+    fn deleted_audio_is_accepted_and_not_on_disk() {
+        let mut conversation = conversation(16_000);
+        conversation.audio_deleted_at = Some(Timestamp::from_millis(1));
+        let coverage = coverage(&conversation, &[]);
+        assert_eq!((coverage.accepted, coverage.on_disk, coverage.silent()), (16_000, 0, 16_000));
     }
 }

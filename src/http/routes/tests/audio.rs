@@ -110,6 +110,21 @@ async fn recordings_are_private_and_nothing_else_is_served() {
 }
 
 #[tokio::test]
+async fn a_deleted_recording_is_gone_and_its_conversation_says_so() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let path = recorded(&world, &ann).await;
+    let id = world.api.store.conversations(None, 1).await.unwrap().remove(0).id;
+    world.fixture.close(&id, &[]).await;
+    world.fixture.finish().await;
+    assert_eq!(world.api.deletion.audio(&id).await.unwrap(), SIZE as u64);
+    world.get(&path, &ann).await.is(410);
+    let answer = world.get(&format!("/api/conversations/{id}"), &ann).await.is(200);
+    assert_eq!(answer["conversation"]["audio_path"], json!(null));
+    assert!(answer["conversation"]["audio_deleted_at"].is_string(), "{answer}");
+}
+
+#[tokio::test]
 async fn a_cookie_plays_a_recording() {
     let world = World::new().await;
     let ann = world.person("ann", false).await;

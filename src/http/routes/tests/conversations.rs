@@ -51,13 +51,29 @@ async fn one_conversation_shows_its_words_and_what_became_of_its_audio() {
     assert_eq!(conversation["segments"][0]["words"], json!([]));
     assert_eq!(conversation["windows"][1]["state"], "waiting");
     // 160,000 samples accepted, one second in each of two windows.
+    let coverage = &conversation["coverage"];
     assert_eq!(
-        conversation["coverage"],
+        coverage["samples"],
         json!({
-            "accepted_seconds": 10.0, "transcribed_seconds": 1.0, "waiting_seconds": 1.0,
-            "failed_seconds": 0.0, "silent_seconds": 8.0,
+            "accepted": 160_000, "on_disk": 160_000, "silent": 128_000,
+            "transcribed": 16_000, "waiting": 16_000, "failed": 0,
         })
     );
+    assert_eq!(
+        (&coverage["accepted_seconds"], &coverage["silent_seconds"]),
+        (&json!(10.0), &json!(8.0))
+    );
+    // The sums over days say the same.
+    let days = world.get("/api/coverage?from=2025-07-22&to=2025-07-22", &ann).await.is(200);
+    assert_eq!(days["total"], *coverage);
+    assert_eq!(days["days"][0]["day"], "2025-07-22");
+    let before = world.get("/api/coverage?to=2025-07-21", &ann).await.is(200);
+    assert_eq!((&before["days"], &before["total"]["accepted_seconds"]), (&json!([]), &json!(0.0)));
+    world.get("/api/coverage?from=yesterday", &ann).await.is(422);
+    let bob = world.person("bob", false).await;
+    assert_eq!(world.get("/api/coverage", &bob).await.is(200)["days"], json!([]));
+    let path = format!("/api/coverage?user_id={}", ann.user.id);
+    world.get(&path, &bob).await.is(404);
     let kept = world.fixture.remember(&ann.user, &[add("a fact", 0)]).await;
     let learned = kept[0].conversation_id.as_ref().unwrap();
     let body = world.get(&format!("/api/conversations/{learned}"), &ann).await.is(200);

@@ -3,7 +3,7 @@ use axum::http::{Request, header};
 use serde_json::json;
 
 use super::{Answer, PASSWORD, World};
-use crate::store::UserUpdate;
+use crate::store::{UserData, UserUpdate};
 
 async fn post(world: &World, content_type: &str, body: &str) -> Answer {
     let request = Request::post("/auth/jwt/login")
@@ -107,7 +107,7 @@ async fn a_token_ends_with_time_a_new_password_or_its_user() {
     let ann = super::Person { token, ..ann };
     world.get("/users/me", &ann).await.is(200);
 
-    world.api.store.remove_user(&ann.user.id).await.unwrap();
+    world.api.deletion.user(&ann.user.id, UserData::default(), None).await.unwrap();
     world.get("/users/me", &ann).await.is(401);
 
     world.get("/users/me", &ben).await.is(200);
@@ -277,7 +277,13 @@ async fn every_private_route_asks_who_is_there() {
             public.push(path);
         } else {
             let answer = world.ask(&method, &path.replace(['{', '}'], ""), None).await;
-            assert_eq!(answer.is(401), refusal, "{method} {path}");
+            let body = answer.is(401);
+            // Clients of OpenAI read the error in OpenAI's form.
+            if path.starts_with("/v1/") {
+                assert_eq!(body["error"]["code"], "invalid_api_key", "{method} {path}");
+            } else {
+                assert_eq!(body, refusal, "{method} {path}");
+            }
         }
     }
     // Whoever makes a route public says so here too.
@@ -290,6 +296,7 @@ const PUBLIC: &[&str] = &[
     "/api/auth/health",
     "/api/chat/health",
     "/api/health",
+    "/api/queue/health",
     "/audio/",
     "/auth/cookie/login",
     "/auth/health",
@@ -298,6 +305,7 @@ const PUBLIC: &[&str] = &[
     "/health",
     "/openapi.json",
     "/readiness",
+    "/webhook/audio_bytes",
 ];
 
 #[tokio::test]
@@ -311,4 +319,68 @@ async fn the_signing_key_survives_and_a_configured_one_wins() {
     config.auth.secret_key = crate::config::Secret::new("another key, quite long");
     let other = super::Auth::new(store, world.clock.clone(), &config).await.unwrap();
     assert!(other.verify(&ann.token).await.is_err());
+}
+
+#[tokio::test]
+async fn pages_of_configured_origins_use_the_api_and_no_others() {
+    let dash = "https://dash.example.com";
+    let world = World::with(|config| config.server.cors_origins = vec![dash.into()]).await;
+    let ann = world.person("ann", false).await;
+    let ask = async |method: &str, origin: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri("/users/me")
+            .header("origin", origin)
+            .header("sec-fetch-site", "cross-site")
+            .header("cookie", format!("fastapiusersauth={}", ann.token))
+            .header("access-control-request-method", "PATCH")
+            .header("access-control-request-headers", "content-type");
+        world.send(request.body(Body::from("{}")).unwrap()).await
+    };
+    let answer = ask("OPTIONS", dash).await;
+    assert_eq!(answer.header("access-control-allow-origin"), dash);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    assert_eq!(answer.header("access-control-allow-methods"), "PATCH");
+    let answer = ask("PATCH", dash).await;
+    answer.is(200);
+    assert_eq!(answer.header("access-control-allow-origin"), dash);
+
+    let answer = ask("PATCH", "https://evil.example").await;
+    answer.is(403);
+    assert!(answer.headers.get("access-control-allow-origin").is_none());
+    let plain = World::new().await.ask("OPTIONS", "/users/me", None).await;
+    plain.is(405);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_it_is_the_client_that_is_slowed_down() {
+    let world =
+        World::with(|config| config.server.trusted_proxies = vec!["192.0.2.1".into()]).await;
+    world.person("ann", false).await;
+    let attempt = async |from: &str, user: &str, password: &str| {
+        let form = format!("username={user}%40example.com&password={password}");
+        let request = Request::post("/auth/jwt/login")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("x-forwarded-for", from)
+            .body(Body::from(form));
+        world.send(request.unwrap()).await.status.as_u16()
+    };
+    for user in ["a", "b", "c"] {
+        assert_eq!(attempt("198.51.100.7", user, "wrong").await, 400);
+    }
+    assert_eq!(attempt("198.51.100.7", "ann", "correct+horse+battery").await, 429);
+    assert_eq!(attempt("198.51.100.8", "ann", "correct+horse+battery").await, 200);
+    let trail = "SELECT count(*) FROM audit WHERE subject = 'ann@example.com from 198.51.100.8'";
+    assert_eq!(world.fixture.number(trail).await, 1);
+}
+
+#[tokio::test]
+async fn the_cookie_keeps_to_https_where_that_is_configured() {
+    let world = World::with(|config| config.auth.cookie_secure = true).await;
+    world.person("ann", false).await;
+    let request = Request::post("/auth/cookie/login")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from("username=ann%40example.com&password=correct+horse+battery"));
+    let answer = world.send(request.unwrap()).await;
+    assert!(answer.header("set-cookie").ends_with("SameSite=lax; Secure"));
 }

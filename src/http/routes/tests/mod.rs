@@ -6,6 +6,7 @@ mod conversations;
 mod debug;
 mod login;
 mod memories;
+mod queue;
 mod sockets;
 mod system;
 mod users;
@@ -40,6 +41,7 @@ use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::llm::{Generate, LanguageModel};
 use crate::pipeline::chat::Assistant;
+use crate::pipeline::deletion::Deletion;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::recording::Recordings;
@@ -140,6 +142,7 @@ impl World {
         Self::with(|_| {}).await
     }
 
+    /// With a configuration that `change` has changed.
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let fixture = Fixture::new();
         let clock = Clock::simulated(at(100));
@@ -183,6 +186,12 @@ impl World {
             ),
             recall,
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
+            deletion: Deletion::new(
+                store.clone(),
+                recordings.clone(),
+                ingest.clone(),
+                clock.clone(),
+            ),
             store,
             ingest,
             recordings,

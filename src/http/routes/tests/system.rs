@@ -17,6 +17,8 @@ async fn health_follows_the_parts() {
     assert_eq!(body["config"]["new_conversation_timeout_minutes"], 1.5);
     assert_eq!(body["config"]["active_clients"], 0);
     assert!(body.get("message").is_none());
+    assert_eq!(body["services"]["mongodb"], body["services"]["store"]);
+    assert!(body["config"]["mongodb_uri"].is_string());
 
     let model = "ggml-base.bin".to_owned();
     world.api.health.set(Part::Stt, State::ModelMissing { model });

@@ -28,7 +28,6 @@ use crate::http::multipart::Form;
 use crate::http::params::Params;
 use crate::ingest::upload::Offer;
 
-#[allow(unused_imports, reason = "for the routes of the queue")]
 pub(super) use self::view::queue_job;
 
 /// How often a request that waits looks for its transcripts.

@@ -435,7 +435,6 @@ const MEMORY: &str = "memory_";
 ///
 /// # Errors
 /// What the store returns.
-#[allow(dead_code, reason = "for the routes of the queue")]
 pub(crate) async fn queue_job(api: &Api, user: &User, id: &str) -> Result<Option<Value>> {
     if let Some(job) = api.store.upload_job(id).await? {
         if !may_see(user, &job.user_id) {

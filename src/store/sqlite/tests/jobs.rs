@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use crate::base::error::Kind;
 use crate::domain::conversation::{Progress, WindowState};
-use crate::domain::job::{JobCounts, JobKind, JobState, Lane, Payload};
+use crate::domain::job::{Backlog, JobCounts, JobKind, JobState, Lane, Payload};
 use crate::store::sqlite::testing::{Fixture, at, window};
 use crate::store::{Conversations, Jobs};
 
@@ -33,20 +33,25 @@ async fn a_claim_is_counted_and_only_for_what_is_due() {
     let f = Fixture::new();
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
-    let claim = |kinds: &'static [JobKind], seconds| f.store.claim_job(kinds, "me", at(seconds));
+    let claim = |kinds: &'static [JobKind], seconds| {
+        f.store.claim_job(kinds, Lane::Backlog, "me", at(seconds))
+    };
 
-    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), Some(at(2)));
+    assert_eq!(f.store.next_due(&[JobKind::Transcribe], Lane::Backlog).await.unwrap(), Some(at(2)));
     assert!(claim(&[JobKind::Transcribe], 1).await.unwrap().is_none(), "not due");
     assert!(claim(&[JobKind::Finish, JobKind::Remember], 9).await.unwrap().is_none());
     assert!(claim(&[], 9).await.unwrap().is_none());
     let job = claim(&[JobKind::Finish, JobKind::Transcribe], 9).await.unwrap().unwrap();
     assert_eq!((job.attempts, job.epoch, job.state), (1, 1, JobState::Leased));
     assert_eq!((job.created_at, job.updated_at), (at(2), at(9)));
-    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), None);
+    assert_eq!(f.store.next_due(&[JobKind::Transcribe], Lane::Backlog).await.unwrap(), None);
 
     f.store.fail_job(job.lease(), "away", Some(at(60)), at(10)).await.unwrap();
-    assert_eq!(f.store.next_due(&[JobKind::Transcribe]).await.unwrap(), Some(at(60)));
-    assert_eq!(f.store.next_due(&[JobKind::Finish]).await.unwrap(), None);
+    assert_eq!(
+        f.store.next_due(&[JobKind::Transcribe], Lane::Backlog).await.unwrap(),
+        Some(at(60))
+    );
+    assert_eq!(f.store.next_due(&[JobKind::Finish], Lane::Backlog).await.unwrap(), None);
     assert!(claim(&[JobKind::Transcribe], 59).await.unwrap().is_none());
     let again = claim(&[JobKind::Transcribe], 60).await.unwrap().unwrap();
     assert_eq!((again.id, again.attempts, again.epoch), (job.id, 2, 2));
@@ -55,6 +60,64 @@ async fn a_claim_is_counted_and_only_for_what_is_due() {
     let late = f.store.fail_job(job.lease(), "late", None, at(61)).await;
     assert_eq!(late.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(f.windows(&id).await[0].state, WindowState::Waiting);
+}
+
+#[tokio::test]
+async fn while_work_is_put_off_only_what_somebody_waits_for_is_given_out() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    for (seq, lane) in [(0, Lane::Live), (1, Lane::Interactive), (2, Lane::Backlog)] {
+        f.store.add_window(&id, 1, &window(seq), lane, at(2)).await.unwrap();
+    }
+    assert_eq!(f.store.backlog().await.unwrap(), Backlog { windows: 3, samples: 48_000 });
+    let kinds = [JobKind::Transcribe];
+    let due = f.store.next_due(&kinds, Lane::Interactive).await.unwrap();
+    assert_eq!(due, Some(at(2)));
+    let job = f.store.claim_job(&kinds, Lane::Interactive, "me", at(3)).await.unwrap().unwrap();
+    assert_eq!(job.lane, Lane::Interactive);
+    assert_eq!(f.store.next_due(&kinds, Lane::Interactive).await.unwrap(), None);
+    assert!(f.store.claim_job(&kinds, Lane::Interactive, "me", at(3)).await.unwrap().is_none());
+    f.transcribe("the live one").await;
+    assert_eq!(f.store.backlog().await.unwrap(), Backlog { windows: 2, samples: 32_000 });
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_strands_no_job() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.add_window(&id, 0).await;
+    let job = f.claim(JobKind::Transcribe).await.unwrap();
+    // Failed in a year that never was; then the time is set right.
+    let year = 365 * 24 * 3600;
+    f.store.fail_job(job.lease(), "away", Some(at(year)), at(year - 5)).await.unwrap();
+    let claim = || f.store.claim_job(&[JobKind::Transcribe], Lane::Backlog, "me", at(10));
+    assert!(claim().await.unwrap().is_none());
+    assert_eq!(f.store.requeue_lost(at(10)).await.unwrap(), 1);
+    let again = claim().await.unwrap().unwrap();
+    assert_eq!((again.id, again.attempts), (job.id, 2));
+    // An ordinary pause is left alone.
+    f.store.fail_job(again.lease(), "away", Some(at(600)), at(11)).await.unwrap();
+    assert_eq!(f.store.requeue_lost(at(12)).await.unwrap(), 0);
+    assert!(claim().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_anew_puts_back_its_own_jobs_alone() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[window(0), window(1)]).await;
+    let claim = |owner: &'static str| {
+        f.store.claim_job(&[JobKind::Transcribe], Lane::Backlog, owner, at(9))
+    };
+    let (mine, theirs) =
+        (claim("me").await.unwrap().unwrap(), claim("they").await.unwrap().unwrap());
+    assert_eq!(f.store.take_back("me", at(10)).await.unwrap(), 1);
+    assert_eq!(f.store.take_back("me", at(10)).await.unwrap(), 0);
+    let stale = f.store.fail_job(mine.lease(), "late", None, at(11)).await;
+    assert_eq!(stale.unwrap_err().kind(), Kind::Conflict);
+    let again = claim("me").await.unwrap().unwrap();
+    assert_eq!((again.id, again.epoch), (mine.id, mine.epoch + 1));
+    f.store.fail_job(theirs.lease(), "theirs still", Some(at(20)), at(12)).await.unwrap();
 }
 
 #[tokio::test]
@@ -168,7 +231,7 @@ async fn two_workers_never_get_the_same_job() {
         workers.push(tokio::spawn(async move {
             let mut mine = Vec::new();
             while let Some(job) =
-                store.claim_job(&[JobKind::Transcribe], name, at(9)).await.unwrap()
+                store.claim_job(&[JobKind::Transcribe], Lane::Backlog, name, at(9)).await.unwrap()
             {
                 mine.push(job.id);
             }

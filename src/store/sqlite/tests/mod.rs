@@ -1,6 +1,8 @@
 //! The port's semantics on a real database.
 
+mod audio;
 mod conversations;
+mod deletions;
 mod jobs;
 mod memories;
 mod model;

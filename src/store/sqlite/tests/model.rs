@@ -206,7 +206,7 @@ async fn run(ops: Vec<Op>) {
             }
             Op::Claim => {
                 let kinds = [JobKind::Transcribe, JobKind::Finish];
-                let job = f.store.claim_job(&kinds, "w", at(now)).await.unwrap();
+                let job = f.store.claim_job(&kinds, Lane::Backlog, "w", at(now)).await.unwrap();
                 let expected = model.next(now);
                 assert_eq!(job.as_ref().map(|job| job.id), expected.map(|i| ids[i]));
                 if let (Some(i), Some(job)) = (expected, job) {

@@ -1,8 +1,8 @@
-use crate::base::error::Kind;
+use crate::base::error::{Kind, Result};
 use crate::domain::ids::{ClientId, UserId};
-use crate::domain::user::Device;
+use crate::domain::user::{Device, User};
 use crate::store::sqlite::testing::{Fixture, at, user};
-use crate::store::{UserUpdate, Users};
+use crate::store::{Deleted, Deletions, UserData, UserUpdate, Users};
 
 #[tokio::test]
 async fn addresses_are_unique_in_any_case() {
@@ -91,12 +91,12 @@ async fn a_user_who_owns_something_stays() {
     let f = Fixture::new();
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     f.opened(&anna).await;
-    assert_eq!(f.store.remove_user(&anna.id).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(remove(&f, &anna).await.unwrap_err().kind(), Kind::Conflict);
 
     f.store.see_device(&device(&bert.id, "phone", 1)).await.unwrap();
-    f.store.remove_user(&bert.id).await.unwrap();
+    remove(&f, &bert).await.unwrap();
     assert!(f.store.devices(None).await.unwrap().is_empty());
-    assert_eq!(f.store.remove_user(&bert.id).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(remove(&f, &bert).await.unwrap_err().kind(), Kind::NotFound);
 }
 
 #[tokio::test]
@@ -132,8 +132,12 @@ async fn the_audit_trail_outlives_its_actor() {
     let anna = f.user("anna").await;
     f.store.audit(at(1), Some(&anna.id), "login", "anna@example.com").await.unwrap();
     f.store.audit(at(2), None, "login-failed", "x@example.com").await.unwrap();
-    f.store.remove_user(&anna.id).await.unwrap();
-    assert_eq!(f.number("select count(*) from audit").await, 2);
+    remove(&f, &anna).await.unwrap();
+    assert_eq!(f.number("select count(*) from audit").await, 3);
+}
+
+async fn remove(f: &Fixture, user: &User) -> Result<Deleted> {
+    f.store.delete_user(&user.id, UserData::default(), None, at(9)).await
 }
 
 fn device(user: &UserId, name: &str, seen: u64) -> Device {

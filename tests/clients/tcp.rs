@@ -1,8 +1,9 @@
-//! Home Assistant's speech to text: the `wyoming` package against the port.
+//! The sources that have a port of their own: Wyoming, by the `wyoming` package,
+//! and ESP32 boards.
 
 use serde_json::Value;
 
-use super::{PATIENCE, daemon};
+use super::{BOARD, PATIENCE, SATELLITE, assert_heard, daemon};
 use crate::harness::{python, speech, wer};
 
 #[tokio::test]
@@ -31,4 +32,22 @@ async fn ten_clients_of_the_wyoming_package_get_their_transcripts() {
         assert_eq!(heard["kinds"], kinds);
         assert_eq!(result["silent"]["text"], "");
     }
+}
+
+#[tokio::test]
+async fn a_satellite_is_recorded_for_its_user() {
+    let daemon = daemon();
+    let client = daemon.user(SATELLITE).await;
+    let (host, port) = daemon.sources["wyoming"].split_once(':').unwrap();
+    python::script("satellite.py", &[host, port], PATIENCE).await;
+    assert_heard(&client.settled().await, "wyoming", "disconnect");
+}
+
+#[tokio::test]
+async fn a_board_needs_no_relay() {
+    let daemon = daemon();
+    let client = daemon.user(BOARD).await;
+    let (host, port) = daemon.sources["esp32"].split_once(':').unwrap();
+    python::script("esp32.py", &[host, port], PATIENCE).await;
+    assert_heard(&client.settled().await, "havpe", "disconnect");
 }

@@ -1,38 +1,25 @@
-//! Wyoming over TCP: speech to text for whoever asks, such as Home Assistant,
-//! and audio to remember, such as a satellite sends.
-//!
-//! `transcribe` makes what follows, to the next `audio-stop`, a request: it is
-//! answered with its `transcript` and kept nowhere. Audio that no `transcribe`
-//! announced is recorded when a user is configured. Without one it is a request
-//! too, since the protocol lets `transcribe` out.
-//!
-//! A request that fails is answered with an `error`, and the connection is
-//! closed at its `audio-stop`: clients such as Home Assistant pass over `error`
-//! and would wait for a `transcript`.
+//! One peer: its events, and what they lead to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 
-use super::Ingest;
-use super::asr::Request;
-use super::frame::Format;
-use super::session::{Session, next_request};
-use super::tcp::{self, Accepted, Names};
+use super::Service;
 use crate::audio::pcm::PcmFormat;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::conversation::CloseReason;
-use crate::stt::SpeechToText;
+use crate::ingest::asr::Request;
+use crate::ingest::frame::Format;
+use crate::ingest::session::{self, Session, next_request};
 use crate::wyoming::event::{
-    Attribution, AudioChunk, AudioStart, AudioStop, Body, Describe, Event, Failure, Info, Model,
-    Ping, Pong, Program, Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop,
+    AudioChunk, AudioStart, AudioStop, Body, Describe, Event, Failure, Ping, Pong, Transcribe,
+    Transcript, TranscriptChunk, TranscriptStart, TranscriptStop,
 };
 use crate::wyoming::{Codec, FrameError, Limits};
 
@@ -44,85 +31,13 @@ const STREAMING_SINCE: (u32, u32) = (1, 7);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events one connection may have refused before it is ended.
-const MAX_COMPLAINTS: u32 = 100;
-
-/// What connections share.
-struct Service {
-    ingest: Arc<Ingest>,
-    stt: Arc<dyn SpeechToText>,
-    names: Names,
-}
-
-/// Serves `listener` until shutdown.
-///
-/// # Errors
-/// None at present: what goes wrong with one connection ends that one.
-pub async fn serve(
-    listener: &TcpListener,
-    ingest: Arc<Ingest>,
-    stt: Arc<dyn SpeechToText>,
-) -> Result<()> {
-    let supervisor = ingest.supervisor.clone();
-    let service = Arc::new(Service { ingest, stt, names: Names::default() });
-    tcp::accept(listener, &supervisor, move |accepted| {
-        let service = service.clone();
-        async move { service.connection(accepted).await }
-    })
-    .await
-}
-
-impl Service {
-    async fn connection(&self, accepted: Accepted) {
-        let Accepted { stream, peer, place, refused } = accepted;
-        // An answer is a few small packets; each goes out at once.
-        let _ = stream.set_nodelay(true);
-        let mut connection = Connection {
-            service: self,
-            peer,
-            framed: Framed::new(stream, Codec::new(LIMITS)),
-            request: None,
-            told: 0,
-            failed: false,
-            held: None,
-            session: None,
-            complaints: 0,
-            last_heard: self.ingest.clock.monotonic(),
-            last_audio: None,
-        };
-        let ending = match refused {
-            Some(error) => Ending::Refused(error),
-            None => connection.run().await,
-        };
-        connection.end(ending).await;
-        drop(place);
-    }
-
-    fn info(&self) -> Info {
-        let by = Attribution { name: "Friend-Lite".into(), url: String::new() };
-        let languages = self.stt.languages().iter().map(|&code| code.to_owned()).collect();
-        let model = Model {
-            name: self.stt.name(),
-            description: format!("Speech to text by {}", self.stt.name()),
-            attribution: by.clone(),
-            installed: self.stt.is_ready(),
-            version: None,
-            languages,
-        };
-        let program = Program {
-            name: "friend-lite".into(),
-            description: "Private, offline speech to text".into(),
-            attribution: by,
-            installed: true,
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            models: vec![model],
-            supports_transcript_streaming: true,
-        };
-        Info { asr: vec![program] }
-    }
-}
+pub(super) const MAX_COMPLAINTS: u32 = 100;
+/// A peer that was quiet for so long, and whose device seems to be back on
+/// another connection, is taken for lost: satellites ping more often.
+const LOST: Duration = Duration::from_secs(3);
 
 /// Why a connection ended.
-enum Ending {
+pub(super) enum Ending {
     /// The peer left, or was cut off.
     Disconnect,
     /// All was said: a failed request is over.
@@ -136,7 +51,7 @@ enum Ending {
 }
 
 /// One peer.
-struct Connection<'a> {
+pub(super) struct Connection<'a> {
     service: &'a Service,
     peer: SocketAddr,
     framed: Framed<TcpStream, Codec>,
@@ -157,8 +72,25 @@ struct Connection<'a> {
 
 type Outcome = std::result::Result<(), Ending>;
 
-impl Connection<'_> {
-    async fn run(&mut self) -> Ending {
+impl<'a> Connection<'a> {
+    pub(super) fn new(service: &'a Service, stream: TcpStream, peer: SocketAddr) -> Self {
+        Self {
+            service,
+            peer,
+            framed: Framed::new(stream, Codec::new(LIMITS)),
+            request: None,
+            told: 0,
+            failed: false,
+            held: None,
+            session: None,
+            complaints: 0,
+            last_heard: service.ingest.clock.monotonic(),
+            last_audio: None,
+        }
+    }
+
+    /// Serves the peer until there is a reason to end.
+    pub(super) async fn run(&mut self) -> Ending {
         let clock = self.service.ingest.clock.clone();
         let stop = self.service.ingest.supervisor.stop_token();
         loop {
@@ -178,9 +110,7 @@ impl Connection<'_> {
                 }
                 part = next_part(&mut self.request) => self.on_part(part).await,
                 request = next_request(&mut self.session) => {
-                    if let Some(session) = &mut self.session {
-                        session.fulfil(request).await;
-                    }
+                    self.on_request(request, clock.monotonic()).await;
                     Ok(())
                 }
                 () = sleep(due_in) => self.on_time(clock.monotonic()).await,
@@ -233,6 +163,20 @@ impl Connection<'_> {
             session.lull().await;
         }
         session.poll().map_err(Ending::Refused)
+    }
+
+    /// Something was asked of the session from outside.
+    async fn on_request(&mut self, request: session::Request, now: Duration) {
+        let Some(mut session) = self.session.take() else { return };
+        self.session = match request.into_successor() {
+            Ok(successor) if now >= self.last_heard + LOST => session.hand_over(successor).await,
+            // This peer is alive; the other one is another.
+            Ok(_) => Some(session),
+            Err(request) => {
+                session.fulfil(request).await;
+                Some(session)
+            }
+        };
     }
 
     async fn on_event(&mut self, event: Event) -> Outcome {
@@ -465,13 +409,13 @@ impl Connection<'_> {
     }
 
     /// Ends the session, says why, and closes.
-    async fn end(mut self, ending: Ending) {
-        let reason = match &ending {
-            Ending::Shutdown => CloseReason::Shutdown,
-            _ => CloseReason::Disconnect,
-        };
+    pub(super) async fn end(mut self, ending: Ending) {
         if let Some(session) = self.session.take() {
-            session.end(reason).await;
+            match &ending {
+                Ending::Disconnect => session.lost().await,
+                Ending::Shutdown => session.end(CloseReason::Shutdown).await,
+                _ => session.end(CloseReason::Disconnect).await,
+            }
         }
         let error = match ending {
             Ending::Disconnect => return,
@@ -533,7 +477,3 @@ async fn next_part(request: &mut Option<Request>) -> Result<Option<String>> {
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-#[path = "wyoming_tests.rs"]
-mod tests;

@@ -1,12 +1,24 @@
-use tokio::io::{AsyncBufReadExt, BufReader};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::super::asr::tests::Ear;
-use super::super::session::tests::{Bench, bench, bytes, user};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::connection::MAX_COMPLAINTS;
 use super::*;
 use crate::audio::synthetic::speech;
 use crate::base::clock::Clock;
+use crate::base::error::Kind;
 use crate::config::{Config, Interval};
+use crate::domain::conversation::CloseReason;
+use crate::ingest::asr::tests::Ear;
+use crate::ingest::fake_store::Row;
+use crate::ingest::session::tests::{Bench, bench, bytes, user};
 use crate::wyoming;
+use crate::wyoming::event::{
+    AudioChunk, AudioStart, Body, Event, Ping, Pong, Transcribe, Transcript, TranscriptStop,
+};
 
 type Client = wyoming::Connection<TcpStream>;
 
@@ -17,7 +29,10 @@ struct Server {
 }
 
 async fn start(ear: Arc<Ear>, change: impl FnOnce(&mut Config)) -> Server {
-    let bench = bench(Clock::system(), change);
+    let bench = bench(Clock::system(), |config| {
+        config.conversation.reconnect_grace = Interval::from_secs(0);
+        change(config);
+    });
     bench.store.state().users.push(user('1'));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -40,7 +55,7 @@ impl Server {
         for _ in 0..1_000 {
             let rows = self.bench.store.rows();
             if rows.len() == count && rows.iter().all(|row| !row.conversation.is_open()) {
-                let reason = |row: &super::super::fake_store::Row| {
+                let reason = |row: &Row| {
                     (self.bench.recorded(row).len(), row.conversation.close_reason.unwrap())
                 };
                 return rows.iter().map(reason).collect();
