@@ -387,8 +387,12 @@ async fn stored(client: &Client, device: &str) -> Vec<Value> {
 async fn samples(client: &Client, conversation: &Value) -> Vec<i16> {
     let path = format!("/audio/{}", conversation["audio_path"].as_str().unwrap());
     let file = client.request("GET", &path).send().await.unwrap().bytes().await.unwrap();
-    let wav = hound::WavReader::new(std::io::Cursor::new(&file)).unwrap();
-    wav.into_samples::<i16>().map(Result::unwrap).collect()
+    // WAV for PCM, Ogg Opus for Opus.
+    let source = Box::new(std::io::Cursor::new(file.to_vec()));
+    let mut audio = friend_lite::audio::decode::AudioFile::new(source, path).unwrap();
+    let mut samples = Vec::new();
+    while audio.read(&mut samples).unwrap() {}
+    samples
 }
 
 #[tokio::test]
