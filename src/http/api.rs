@@ -7,8 +7,10 @@ use super::health::Health;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
-use crate::domain::ids::UserId;
+use crate::domain::conversation::Conversation;
+use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::user::User;
+use crate::domain::version::Details;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::pipeline::chat::Assistant;
@@ -62,6 +64,37 @@ impl Api {
         };
         let found = if caller.is_superuser { self.store.user(&wanted).await? } else { None };
         found.ok_or_else(|| Error::new(Kind::NotFound, "User not found"))
+    }
+}
+
+/// Conversations whose details are in memory at once: an hour of speech has
+/// about a megabyte of them.
+const PAGE: usize = 50;
+
+impl Api {
+    /// What `view` makes of each of `conversations` with what goes with it.
+    ///
+    /// # Errors
+    /// What the store returns.
+    pub async fn with_details<T>(
+        &self,
+        conversations: Vec<Conversation>,
+        view: impl Fn(Conversation, Details) -> T,
+    ) -> Result<Vec<T>> {
+        let mut views = Vec::with_capacity(conversations.len());
+        let mut rest = conversations.into_iter();
+        loop {
+            let page: Vec<Conversation> = rest.by_ref().take(PAGE).collect();
+            if page.is_empty() {
+                return Ok(views);
+            }
+            let ids: Vec<ConversationId> = page.iter().map(|one| one.id.clone()).collect();
+            let mut details = self.store.details(&ids).await?;
+            views.extend(page.into_iter().map(|conversation| {
+                let details = details.remove(&conversation.id).unwrap_or_default();
+                view(conversation, details)
+            }));
+        }
     }
 }
 

@@ -235,12 +235,15 @@ fn summary(facts: &[String]) -> Option<String> {
 mod tests {
     use async_trait::async_trait;
 
+    use serde_json::json;
+
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::base::error::{Error, Kind};
     use crate::index::sqlite_vec::SqliteVecIndex;
     use crate::llm::Generate;
-    use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, unit};
+    use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, unit, vector};
+    use crate::store::{Memories, Versions};
 
     /// Takes four minutes to find that a fact is known, whatever it is.
     struct Slow(Clock);
@@ -330,5 +333,90 @@ mod tests {
         assert!(matches!(decide(MemoryEvent::Update, None), Some(MemoryChange::Add { .. })));
         assert!(matches!(decide(MemoryEvent::Delete, None), Some(MemoryChange::Add { .. })));
         assert!(decide(MemoryEvent::None, Some(&old)).is_none());
+    }
+
+    /// Picks out every line as a point, and takes a fact for news of the first
+    /// memory it is shown.
+    struct Literal;
+
+    #[async_trait]
+    impl LanguageModel for Literal {
+        fn name(&self) -> String {
+            "test/literal".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        async fn generate(&self, request: Generate) -> Result<String> {
+            let heard = &request.messages.last().unwrap().content;
+            let Some(said) = heard.strip_prefix("Transcript:\n") else {
+                return Ok(json!({ "event": "UPDATE", "memory": 0 }).to_string());
+            };
+            let point = |line| json!({ "quote": line, "kind": "place", "fact": line });
+            Ok(json!({ "points": said.lines().map(point).collect::<Vec<_>>() }).to_string())
+        }
+    }
+
+    /// Places texts about tea on one axis and all others on another.
+    struct Topics;
+
+    #[async_trait]
+    impl Embedder for Topics {
+        fn name(&self) -> String {
+            "test-model".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+            Ok(texts.iter().map(|text| vector(if text.contains("tea") { 9 } else { 1 })).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_look_finds_again_what_the_first_one_learned() {
+        let f = Fixture::new();
+        let anna = f.user("anna").await;
+        let lives = f.remember(&anna, &[add("Anna lives in Bern", 1)]).await.remove(0);
+        let moved = MemoryChange::Update {
+            id: lives.id.clone(),
+            text: "Anna lives in Basel".into(),
+            vector: vector(1),
+        };
+        let first = f.remember(&anna, &[moved, add("Anna likes green tea", 9)]).await;
+        let conversation = first[0].conversation_id.clone().unwrap();
+
+        let store: Arc<dyn Store> = Arc::new(f.store.clone());
+        let index = Arc::new(SqliteVecIndex::new(&f.store));
+        let (deadline, clock) = (Duration::from_secs(60), Clock::simulated(at(10)));
+        let (embedder, llm) = (Arc::new(Topics), Arc::new(Literal));
+        let learner = Learner::new(store, index, embedder, llm, deadline, clock);
+        let lines = ["Anna moved to Basel".to_owned(), "Anna likes green tea".to_owned()];
+        let learn = async |conversation: Option<&ConversationId>| {
+            learner.learn(&anna.id, conversation, &lines, Lane::Backlog).await.unwrap().changes
+        };
+        let again = learn(Some(&conversation)).await;
+        assert!(
+            matches!(&again[0], MemoryChange::Update { id, .. } if *id == lives.id),
+            "it updates what the set before had updated: {again:?}"
+        );
+        assert!(matches!(&again[1], MemoryChange::Add { .. }), "its own is replaced: {again:?}");
+        assert_eq!(learn(None).await, [], "to anybody else it is known");
+
+        f.store.reprocess_memory(&conversation, None, at(20)).await.unwrap();
+        f.learn(&conversation, &again).await;
+        let texts = async || {
+            let all = f.store.memories(&anna.id, 10).await.unwrap();
+            let mut texts: Vec<String> = all.into_iter().map(|memory| memory.text).collect();
+            texts.sort();
+            texts
+        };
+        assert_eq!(texts().await, ["Anna likes green tea.", "Anna moved to Basel."]);
+        f.store.activate_memory(&conversation, 1, at(21)).await.unwrap();
+        assert_eq!(texts().await, ["Anna likes green tea", "Anna lives in Basel"]);
     }
 }

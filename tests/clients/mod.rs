@@ -1,6 +1,7 @@
 //! Friend-Lite's clients, each sending byte for byte what it sends. They share a
 //! daemon and its engine, and have a user each.
 
+mod pages;
 mod sockets;
 mod tcp;
 

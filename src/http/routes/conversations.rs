@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use self::view::{ConversationEntry, ConversationFull, Cropped, Shown, Versions};
 use crate::domain::conversation::Conversation;
-use crate::domain::ids::ConversationId;
+use crate::domain::ids::{ClientId, ConversationId};
 use crate::domain::user::User;
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
@@ -27,7 +27,7 @@ use crate::http::params::Params;
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::default()
         .routes(routes!(list))
-        .routes(routes!(one))
+        .routes(routes!(one, remove))
         .routes(routes!(cropped))
         .routes(routes!(versions))
         .merge(change::routes())
@@ -78,14 +78,11 @@ async fn list(
         wanted => Some(api.owner(&user, wanted).await?.id),
     };
     let found = api.store.conversations(owner.as_ref(), limit).await?;
-    let ids: Vec<ConversationId> = found.iter().map(|found| found.id.clone()).collect();
-    let mut details = api.store.details(&ids).await?;
-    let entries = found.into_iter().map(|conversation| {
-        let details = details.remove(&conversation.id).unwrap_or_default();
-        Shown { conversation, details }.entry()
-    });
+    let entries = api
+        .with_details(found, |conversation, details| Shown { conversation, details }.entry())
+        .await?;
     let conversations = if params.get("view") == Some("list") {
-        Conversations::Flat(entries.collect())
+        Conversations::Flat(entries)
     } else {
         let mut by_client: BTreeMap<String, Vec<ConversationEntry>> = BTreeMap::new();
         for entry in entries {
@@ -142,6 +139,48 @@ async fn cropped(
     let conversation = owned(&api, &user, id).await?;
     let crop = api.store.crop(&conversation.id).await?;
     Ok(Json(Cropped::of(&conversation, crop.as_ref())))
+}
+
+/// A conversation that was deleted.
+#[derive(Serialize, ToSchema)]
+struct DeletedConversation {
+    message: String,
+    deleted_files: Vec<String>,
+    client_id: ClientId,
+    conversation_id: ConversationId,
+    /// Always true.
+    conversation_deleted: bool,
+    memories_deleted: u64,
+}
+
+/// Deletes a conversation with its recording, for good. One that is going on is
+/// closed first.
+#[utoipa::path(delete, path = "/api/conversations/{id}", tag = "conversations",
+    params(("delete_memories" = Option<bool>, Query,
+            description = "Forget what came from it too; false without it")),
+    responses(
+        (status = 200, description = "It is deleted", body = DeletedConversation),
+        (status = 404, description = "No such conversation", body = ErrorText),
+        (status = 409, description = "It cannot be closed now", body = ErrorText),
+        (status = 422, description = "Wrong parameters", body = ValidationError),
+    ))]
+async fn remove(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<DeletedConversation>, ApiError> {
+    let memories = params.flag("delete_memories")?;
+    let conversation = owned(&api, &user, id).await?;
+    let deleted = api.deletion.conversation(&conversation.id, memories, Some(&user.id)).await?;
+    Ok(Json(DeletedConversation {
+        message: format!("Conversation {} deleted successfully", conversation.id),
+        deleted_files: deleted.files,
+        client_id: conversation.client_id,
+        conversation_id: conversation.id,
+        conversation_deleted: true,
+        memories_deleted: deleted.memories,
+    }))
 }
 
 /// The conversation of that id, if the caller may see it.

@@ -64,15 +64,21 @@ async fn stats(
     State(api): State<Arc<Api>>,
     CurrentUser(user): CurrentUser,
 ) -> Result<Json<DebugStats>, ApiError> {
-    let (conversations, details) = visible(&api, &user, MOST).await?;
-    let count = |state| conversations.iter().filter(|c| c.memory == state).count();
+    let found = visible(&api, &user, MOST).await?;
+    let sessions = api
+        .with_details(found, |conversation, details| {
+            let times: Vec<f64> =
+                details.memory_versions.iter().filter_map(seconds_taken).collect();
+            (conversation.memory, details.memories.len() as u64, times)
+        })
+        .await?;
+    let count = |wanted| sessions.iter().filter(|(state, ..)| *state == wanted).count();
     let (completed, failed) = (count(Progress::Completed), count(Progress::Failed));
     let empty = count(Progress::Empty) + count(Progress::Skipped);
     let ended = completed + failed + empty;
-    let times: Vec<f64> =
-        details.iter().flat_map(|d| &d.memory_versions).filter_map(seconds_taken).collect();
+    let times: Vec<f64> = sessions.iter().flat_map(|(_, _, times)| times).copied().collect();
     Ok(Json(DebugStats {
-        total_sessions: conversations.len(),
+        total_sessions: sessions.len(),
         successful_sessions: completed,
         failed_sessions: failed,
         pending_sessions: count(Progress::Pending),
@@ -81,7 +87,7 @@ async fn stats(
             0 => 100.0,
             _ => 100.0 * (completed + empty) as f64 / ended as f64,
         },
-        total_memories: details.iter().map(|details| details.memories.len() as u64).sum(),
+        total_memories: sessions.iter().map(|(_, memories, _)| memories).sum(),
         avg_processing_time_seconds: (!times.is_empty())
             .then(|| times.iter().sum::<f64>() / times.len() as f64),
     }))
@@ -127,9 +133,8 @@ async fn sessions(
     params: Params,
 ) -> Result<Json<DebugSessions>, ApiError> {
     let limit = params.integer("limit", 50, 1..=MOST)?;
-    let (conversations, details) = visible(&api, &user, limit).await?;
-    let sessions: Vec<DebugSession> =
-        conversations.iter().zip(&details).map(|(c, d)| DebugSession::of(c, d)).collect();
+    let found = visible(&api, &user, limit).await?;
+    let sessions = api.with_details(found, |c, details| DebugSession::of(&c, &details)).await?;
     Ok(Json(DebugSessions { count: sessions.len(), sessions }))
 }
 
@@ -452,18 +457,10 @@ impl From<Job> for DebugJob {
     }
 }
 
-/// The latest conversations that the caller may see, with what goes with each.
-async fn visible(
-    api: &Api,
-    caller: &User,
-    limit: usize,
-) -> Result<(Vec<Conversation>, Vec<Details>)> {
+/// The latest conversations that the caller may see.
+async fn visible(api: &Api, caller: &User, limit: usize) -> Result<Vec<Conversation>> {
     let owner = (!caller.is_superuser).then_some(&caller.id);
-    let conversations = api.store.conversations(owner, limit).await?;
-    let ids: Vec<ConversationId> = conversations.iter().map(|found| found.id.clone()).collect();
-    let mut details = api.store.details(&ids).await?;
-    let details = ids.iter().map(|id| details.remove(id).unwrap_or_default()).collect();
-    Ok((conversations, details))
+    api.store.conversations(owner, limit).await
 }
 
 /// The conversation of that id, if the caller may see it.

@@ -239,13 +239,17 @@ pub(super) fn one(db: &Connection, id: &ConversationId) -> Result<Option<Convers
     rows::first(db, sql, [id.as_str()], rows::conversation)
 }
 
-/// Forgets why a step failed, once no step and no window is left failed.
+/// Forgets why a step failed, once no step is left failed, and no window of the
+/// active transcript or of the latest.
 pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
     rows::run(
         tx,
         "update conversations set error = null
          where id = ?1 and transcription <> 'FAILED' and memory <> 'FAILED' and not exists (
-             select 1 from windows w where w.conversation_id = ?1 and w.state = 'failed')",
+             select 1 from windows w join transcript_versions v
+                 on v.conversation_id = w.conversation_id and v.version = w.version
+             where w.conversation_id = ?1 and w.state = 'failed' and (v.active or v.version = (
+                 select max(version) from transcript_versions where conversation_id = ?1)))",
         [id.as_str()],
     )?;
     Ok(())

@@ -378,7 +378,7 @@ impl Cropped {
             speech_segments: crop.iter().flat_map(|crop| &crop.spans).map(seconds).collect(),
             cropped_duration: crop.map(Crop::duration_seconds),
             cropped_at: crop.map(|crop| crop.at.to_rfc3339()),
-            original_audio_path: Some(conversation.audio_path.clone()),
+            original_audio_path: conversation.has_audio().then(|| conversation.audio_path.clone()),
         }
     }
 }

@@ -190,13 +190,38 @@ async fn nobody_changes_the_conversations_of_others() {
         ("POST", "reprocess-memory"),
         ("POST", "activate-transcript/1"),
         ("POST", "activate-memory/1"),
+        ("DELETE", ""),
     ] {
         let path = format!("{base}/{path}");
-        assert_eq!(world.ask(method, &path, Some(&ben)).await.is(404), gone, "{path}");
-        world.ask(method, &path, None).await.is(401);
+        let path = path.trim_end_matches('/');
+        assert_eq!(world.ask(method, path, Some(&ben)).await.is(404), gone, "{path}");
+        world.ask(method, path, None).await.is(401);
         let nowhere = path.replace(id.as_str(), "nowhere");
         assert_eq!(world.ask(method, &nowhere, Some(&ann)).await.is(404), gone, "{nowhere}");
     }
     world.get(&format!("{base}/versions"), &admin).await.is(200);
     world.post(&format!("{base}/activate-memory/1"), &admin).await.is(200);
+}
+
+#[tokio::test]
+async fn a_conversation_is_deleted_by_its_owner_with_or_without_its_memories() {
+    let world = World::new().await;
+    let ann = world.person("ann", false).await;
+    let (kept, forgotten) = (world.talked(&ann).await, world.talked(&ann).await);
+    let delete = async |path: &str| world.ask("DELETE", path, Some(&ann)).await;
+    let path = format!("/api/conversations/{kept}");
+    let body = delete(&path).await.is(200);
+    assert_eq!(body["conversation_deleted"], true);
+    assert_eq!(body["conversation_id"], json!(kept));
+    assert_eq!(body["client_id"], format!("{}-phone", ann.user.id.suffix()));
+    assert_eq!(body["deleted_files"], json!([format!("{kept}.wav")]));
+    assert!(!world.audio_dir().join(format!("{kept}.wav")).exists());
+    assert_eq!(delete(&path).await.is(404), json!({ "error": "Conversation not found" }));
+    let count = async || world.get("/api/memories", &ann).await.is(200)["total_count"].clone();
+    assert_eq!(count().await, 2, "what was learned stays");
+
+    let path = format!("/api/conversations/{forgotten}?delete_memories");
+    delete(&format!("{path}=maybe")).await.is(422);
+    assert_eq!(delete(&format!("{path}=true")).await.is(200)["memories_deleted"], 1);
+    assert_eq!(count().await, 1);
 }
