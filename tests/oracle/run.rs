@@ -155,6 +155,7 @@ pub async fn run(victim: Victim, kills: u32, seed: u64) -> Tally {
     devices.join_all().await;
 
     let told = transcripts(&daemon, &users).await;
+    settle(&daemon.state_dir()).await;
     assert!(daemon.stop().success(), "the last stop is in order");
     disk.read(&daemon.state_dir().join("audio"));
     nothing_left(&daemon.state_dir());
@@ -223,11 +224,19 @@ impl Disk {
     /// Takes in what has been written since the last time.
     fn read(&mut self, dir: &Path) {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            // What is made from recordings is no recording.
-            if Recordings::origin(&entry.file_name().to_string_lossy()).is_none() {
+            // What is made from recordings is no recording, and the numbers do not
+            // outlive the archive's compression: each file is read while it is WAV.
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if Recordings::origin(&name).is_none() || !name.ends_with(".wav") {
                 continue;
             }
-            let file = File::open(entry.path()).unwrap();
+            let file = match File::open(entry.path()) {
+                Ok(file) => file,
+                // Archived since the directory was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => panic!("{}: {error}", entry.path().display()),
+            };
             let length = file.metadata().unwrap().len();
             let from = self.read.entry(entry.file_name()).or_insert(HEADER);
             let mut bytes = vec![0; usize::try_from(length.saturating_sub(*from)).unwrap()];
@@ -269,14 +278,33 @@ async fn transcripts(daemon: &Daemon, users: &[Client]) -> BTreeMap<Block, u32> 
     told
 }
 
+/// Waits for the jobs that come after the transcripts, such as archiving.
+async fn settle(state: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while unfinished(&open(state), "jobs") > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The daemon's database, to look at.
+fn open(state: &Path) -> rusqlite::Connection {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    rusqlite::Connection::open_with_flags(state.join("friend-lite.db"), flags).unwrap()
+}
+
+/// How many rows of a table are waiting, held or given up.
+fn unfinished(db: &rusqlite::Connection, table: &str) -> i64 {
+    let sql = format!("select count(*) from {table} where state <> 'done'");
+    db.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
 /// No job and no window is left waiting, held or given up.
 fn nothing_left(state: &Path) {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let db = rusqlite::Connection::open_with_flags(state.join("friend-lite.db"), flags).unwrap();
-    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-    assert_eq!(number("select count(*) from jobs where state <> 'done'"), 0, "jobs left");
-    assert_eq!(number("select count(*) from windows where state <> 'done'"), 0, "windows left");
-    assert_eq!(number("select count(*) from conversations where ended_at is null"), 0);
+    let db = open(state);
+    assert_eq!(unfinished(&db, "jobs"), 0, "jobs left");
+    assert_eq!(unfinished(&db, "windows"), 0, "windows left");
+    let open = "select count(*) from conversations where ended_at is null";
+    assert_eq!(db.query_row(open, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     let verdict: String = db.query_row("pragma quick_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
 }
