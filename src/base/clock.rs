@@ -61,6 +61,21 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Whether something keeps the machine's clock right; none where the system does
+/// not tell.
+#[allow(unsafe_code)]
+pub fn is_kept_right() -> Option<bool> {
+    // SAFETY: zeroes are a valid `timex`, whose `modes` of zero change nothing.
+    let state = unsafe {
+        let mut time: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut time)
+    };
+    match state {
+        -1 => None,
+        state => Some(state != libc::TIME_ERROR),
+    }
+}
+
 /// Tells wall time and time that never goes back. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);

@@ -15,6 +15,8 @@ pub use secret::Secret;
 pub(crate) use validate::network;
 pub use when::When;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -359,8 +361,13 @@ section!(
         /// Directory of the model files. Empty: `models` below the state
         /// directory under systemd, else the user's cache directory.
         dir: String = String::new(),
-        /// Kinds of source to try, in this order: `https`, `registry`, `path`.
+        /// Fetch the models that are wanted and missing while the daemon runs.
+        fetch: bool = true,
+        /// Where to get them, in this order: `https`, `registry`, `path`, or a
+        /// directory that holds the files.
         sources: Vec<String> = vec!["path".into(), "https".into(), "registry".into()],
+        /// Pause after a failed fetch; each one after doubles it, up to an hour.
+        retry_pause: Interval = Interval::from_secs(60),
     }
 );
 
@@ -405,18 +412,31 @@ section!(
     }
 );
 
+/// Where the service that a package installs keeps its state.
+const SERVICE_STATE: &str = "/var/lib/friend-lite";
+
+/// The state directory of the service: the one that systemd gives to it, and the
+/// same for root, who looks after it.
+pub(crate) fn service_state() -> Option<PathBuf> {
+    // systemd may name several, separated by colons; the first is ours.
+    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    match given.split(':').next() {
+        Some(dir) if !dir.is_empty() => Some(dir.into()),
+        _ => {
+            let installed = PathBuf::from(SERVICE_STATE);
+            (rustix::process::geteuid().is_root() && installed.is_dir()).then_some(installed)
+        }
+    }
+}
+
 impl Config {
     /// Where the database and the audio live.
-    pub fn state_dir(&self) -> std::path::PathBuf {
+    pub fn state_dir(&self) -> PathBuf {
         if !self.state.dir.is_empty() {
             return self.state.dir.clone().into();
         }
-        // systemd may name several, separated by colons; the first is ours.
-        let from_systemd = std::env::var("STATE_DIRECTORY").ok();
-        if let Some(dir) = from_systemd.as_deref().and_then(|dirs| dirs.split(':').next())
-            && !dir.is_empty()
-        {
-            return dir.into();
+        if let Some(dir) = service_state() {
+            return dir;
         }
         directories::ProjectDirs::from("", "", "friend-lite")
             .map_or_else(|| "friend-lite".into(), |dirs| dirs.data_dir().to_owned())

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 
 use crate::base::error::{Context, Error, Kind, Result, io_kind};
 
+/// The database's file.
+const DATABASE: &str = "friend-lite.db";
+
 /// How long a connection waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,10 +57,15 @@ pub(super) fn make_directory(dir: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed("create", dir, e))
 }
 
+/// Whether `dir` holds a database.
+pub(super) fn has_database(dir: &Path) -> bool {
+    dir.join(DATABASE).is_file()
+}
+
 /// Makes an empty database, open to its owner only, unless one is there. SQLite
 /// gives its companion files the same mode.
 pub(super) fn make_database(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("friend-lite.db");
+    let path = dir.join(DATABASE);
     OpenOptions::new()
         .create(true)
         .append(true)
