@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::disk::{Mount, may_mount};
 use crate::harness::client::Client;
 use crate::harness::daemon::{ADMIN_EMAIL, Daemon, models_dir, program};
-use crate::harness::speech;
+use crate::harness::{python, speech};
 
 /// The entry of the model `name` in `/health`.
 async fn model(daemon: &Daemon, name: &str) -> Value {
@@ -308,4 +308,28 @@ async fn the_doctor_finds_services_that_do_not_answer() {
     let says = ill(&daemon.state_dir(), &[], &["--quick"], "daemon");
     daemon.signal(rustix::process::Signal::CONT);
     assert!(says.contains("does not answer"), "{says}");
+}
+
+/// Home Assistant's own library finds the daemon, here on loopback.
+#[tokio::test]
+async fn zeroconf_finds_both_services_and_reads_their_records() {
+    let name = format!("Attic {}", std::process::id());
+    let daemon = Daemon::with(&[
+        ("DISCOVERY__NAME", &name),
+        ("DISCOVERY__INTERFACES", "lo"),
+        ("LOG__LEVEL", "friend_lite=debug,mdns_sd=debug"),
+    ]);
+    let said = python::script("discover.py", &[&name, "127.0.0.1"], Duration::from_secs(60)).await;
+    let records: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    let port = |address: &str| address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let own = &records["_friend-lite._tcp.local."];
+    assert_eq!(own["port"], port(&daemon.url), "{records}");
+    assert_eq!(own["properties"]["path"], "/", "{records}");
+    assert_eq!(own["properties"]["version"], env!("CARGO_PKG_VERSION"), "{records}");
+    let wyoming = &records["_wyoming._tcp.local."];
+    assert_eq!(wyoming["port"], port(&daemon.sources["wyoming"]), "{records}");
+    for one in [own, wyoming] {
+        assert_eq!(one["addresses"], serde_json::json!(["127.0.0.1"]), "{records}");
+        assert!(one["server"].as_str().unwrap().ends_with(".local."), "{records}");
+    }
 }
