@@ -44,7 +44,9 @@ use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::retention::Retention;
 use crate::pipeline::schedule::Schedule;
+use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -122,13 +124,14 @@ impl App {
             _ => Some(listen("esp32.listen", &config.esp32.listen).await?),
         };
 
+        let wake = Wake::default();
+        let timekeeper = Timekeeper::begin(store.clone(), clock.clone(), wake.clone()).await?;
         // No earlier process holds anything any more.
         sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
         let to_set_up = setup::first_login(store.as_ref()).await?.is_some();
 
-        let wake = Wake::default();
         let ingest = Ingest::new(
             store.clone(),
             recordings.clone(),
@@ -152,6 +155,7 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        supervisor.once(timekeeper.run(every, supervisor.stop_token()));
         supervisor.service("heap", move |stop| system::keep_heap_small(every, stop));
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
@@ -326,7 +330,7 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Has the room on the disk looked after.
+/// Has the room on the disk looked after, and what is old deleted.
 fn keep_disk(
     config: &Config,
     supervisor: &Supervisor,
@@ -337,6 +341,14 @@ fn keep_disk(
 ) {
     let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
     let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let retention = Retention::new(
+        store.clone(),
+        recordings.clone(),
+        deletion.clone(),
+        config.retention.clone(),
+        clock.clone(),
+    );
+    supervisor.once(retention.run(supervisor.stop_token()));
     let config = config.disk.clone();
     supervisor.service("disk", move |stop| {
         let (store, recordings) = (store.clone(), recordings.clone());
@@ -586,7 +598,10 @@ fn settings(
         Ok(model) => model.path,
         Err(error) => match catalog.wanted(kind, wanted, memory) {
             Some(entry) if error.kind() == Kind::Unavailable => {
-                tracing::warn!("{}", error.message());
+                match config.models.fetch {
+                    true => tracing::info!("the {kind} model {} is not here yet", entry.name),
+                    false => tracing::warn!("{}", error.message()),
+                }
                 dir.join(&entry.file)
             }
             _ => return Err(error),

@@ -5,6 +5,7 @@
 
 mod appliance;
 mod clients;
+mod clock;
 mod disk;
 mod end_to_end;
 mod engines;
