@@ -146,7 +146,7 @@ impl Stream {
             }
         }
         samples.clear();
-        samples.shrink_to(8 * PIECE);
+        samples.shrink_to(PIECE);
         self.samples = samples;
         result
     }
