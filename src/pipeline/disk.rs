@@ -50,7 +50,7 @@ impl DiskKeeper {
             store,
             recordings,
             deletion,
-            reserve: config.reserve_mib.saturating_mul(1 << 20),
+            reserve: config.reserve(),
             warn_headroom: config.warn_headroom.get(),
             clock,
             written: VecDeque::new(),

@@ -9,6 +9,7 @@ mod memories;
 mod queue;
 mod sockets;
 mod system;
+mod uploads;
 mod users;
 mod versions;
 
