@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::error::Result;
+
 /// Physical memory in bytes, from `sysinfo(2)`, which a sandbox that hides
 /// `/proc/meminfo` still answers.
 #[allow(clippy::useless_conversion, reason = "a word is 32 bits wide on some machines")]
@@ -41,6 +45,32 @@ pub fn open_descriptors() -> Option<usize> {
     // One of them reads the directory.
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
+
+/// Gives freed memory back to the system, at the start, where much is made to be
+/// used once, and then `every` so often: glibc keeps all of it, in an arena for
+/// each thread. Returns when `stop` is cancelled.
+///
+/// # Errors
+/// None: it is a service like the others.
+pub async fn keep_heap_small(every: Duration, stop: CancellationToken) -> Result<()> {
+    // What the start leaves behind is free by then.
+    let mut pause = Duration::from_secs(1);
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        trim_heap();
+        pause = every;
+    }
+    Ok(())
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn trim_heap() {
+    // SAFETY: it takes the allocator's own locks and touches only free memory.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {
