@@ -41,7 +41,9 @@ use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::retention::Retention;
 use crate::pipeline::schedule::Schedule;
+use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -115,12 +117,13 @@ impl App {
             _ => Some(listen("esp32.listen", &config.esp32.listen).await?),
         };
 
+        let wake = Wake::default();
+        let timekeeper = Timekeeper::begin(store.clone(), clock.clone(), wake.clone()).await?;
         // No earlier process holds anything any more.
         sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
 
-        let wake = Wake::default();
         let ingest = Ingest::new(
             store.clone(),
             recordings.clone(),
@@ -144,6 +147,7 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        supervisor.once(timekeeper.run(every, supervisor.stop_token()));
         supervisor.service("heap", move |stop| system::keep_heap_small(every, stop));
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
@@ -325,7 +329,7 @@ async fn listen_or_not(
     }
 }
 
-/// Has the room on the disk looked after.
+/// Has the room on the disk looked after, and what is old deleted.
 fn keep_disk(
     config: &Config,
     supervisor: &Supervisor,
@@ -336,6 +340,14 @@ fn keep_disk(
 ) {
     let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
     let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let retention = Retention::new(
+        store.clone(),
+        recordings.clone(),
+        deletion.clone(),
+        config.retention.clone(),
+        clock.clone(),
+    );
+    supervisor.once(retention.run(supervisor.stop_token()));
     let config = config.disk.clone();
     supervisor.service("disk", move |stop| {
         let (store, recordings) = (store.clone(), recordings.clone());

@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod clients;
+mod clock;
 mod disk;
 mod end_to_end;
 mod engines;

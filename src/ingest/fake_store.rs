@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Step, Timestamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
@@ -21,8 +21,8 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
-    Uploads, UserData, UserUpdate, Users, Versions,
+    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs,
+    KnownTime, Memories, Timekeeping, Uploads, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -434,6 +434,18 @@ impl Deletions for FakeStore {
     async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
         unreachable!()
     }
+    async fn expired_conversations(&self, _: Timestamp, _: usize) -> Result<Vec<ConversationId>> {
+        unreachable!()
+    }
+    async fn expired_memories(&self, _: Timestamp, _: usize) -> Result<Vec<MemoryId>> {
+        unreachable!()
+    }
+    async fn forget_chats(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn forget_history(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
     async fn deletions(&self) -> Result<Vec<String>> {
         unreachable!()
     }
@@ -462,6 +474,19 @@ impl Audio for FakeStore {
         _: &str,
         _: Timestamp,
     ) -> Result<Option<String>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Timekeeping for FakeStore {
+    async fn known_time(&self) -> Result<Option<KnownTime>> {
+        unreachable!()
+    }
+    async fn note_time(&self, _: &KnownTime) -> Result<()> {
+        unreachable!()
+    }
+    async fn clock_stepped(&self, _: Step, _: Option<Timestamp>, _: &KnownTime) -> Result<usize> {
         unreachable!()
     }
 }

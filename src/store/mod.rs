@@ -5,10 +5,12 @@
 //! window and the job to transcribe it, a result and the completion of its job.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{History, Step, Timestamp};
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
@@ -27,12 +29,30 @@ pub mod sqlite;
 
 /// All of the store.
 pub trait Store:
-    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+    Users
+    + Conversations
+    + Versions
+    + Chats
+    + Jobs
+    + Memories
+    + Uploads
+    + Deletions
+    + Audio
+    + Timekeeping
 {
 }
 
 impl<T> Store for T where
-    T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+    T: Users
+        + Conversations
+        + Versions
+        + Chats
+        + Jobs
+        + Memories
+        + Uploads
+        + Deletions
+        + Audio
+        + Timekeeping
 {
 }
 
@@ -475,6 +495,20 @@ pub trait Deletions: Send + Sync {
         before: Option<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Conversation>>;
+    /// Closed conversations begun before `before` that nothing is to be done for
+    /// any more, with audio that may be deleted or none, oldest first.
+    async fn expired_conversations(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>>;
+    /// Memories that last changed before `before`, oldest first.
+    async fn expired_memories(&self, before: Timestamp, limit: usize) -> Result<Vec<MemoryId>>;
+    /// Deletes talks whose last message came before `before`. Returns how many.
+    async fn forget_chats(&self, before: Timestamp) -> Result<usize>;
+    /// Deletes finished jobs, the history of memories and the audit trail from
+    /// before `before`, some thousand rows at a time. Returns how many.
+    async fn forget_history(&self, before: Timestamp) -> Result<usize>;
     /// Names of the files below the audio directory that are to go.
     async fn deletions(&self) -> Result<Vec<String>>;
     /// Strikes off files that are gone for good.
@@ -506,6 +540,45 @@ pub trait Audio: Send + Sync {
         name: &str,
         at: Timestamp,
     ) -> Result<Option<String>>;
+}
+
+/// The last time that the daemon knew of, kept for a start on a machine that does
+/// not know the time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTime {
+    /// Wall time when this was noted.
+    pub at: Timestamp,
+    /// The machine's run, where it can be told from others.
+    pub boot: Option<String>,
+    /// How long the machine had run by then.
+    pub since_boot: Duration,
+    /// Since when the times of this run of the machine are made up; none when its
+    /// clock was set.
+    pub estimated_since: Option<Timestamp>,
+    /// Since when wall time has gone on without a jump of more than a day: whoever
+    /// deletes by age waits, in case it was a jump to a wrong time.
+    pub steady_since: Timestamp,
+    /// The steps of the clock up to then.
+    pub history: History,
+}
+
+/// What the rows have to do with the clock.
+#[async_trait]
+pub trait Timekeeping: Send + Sync {
+    /// What was noted last.
+    async fn known_time(&self) -> Result<Option<KnownTime>>;
+    /// Notes the time.
+    async fn note_time(&self, known: &KnownTime) -> Result<()>;
+    /// Carries what lies in the future, such as when a job is to run, over a step
+    /// of the clock, and notes `known`. Of a clock that had not been set before,
+    /// all times from `since` to the step are moved too, and are no estimates any
+    /// more. Returns of how many conversations.
+    async fn clock_stepped(
+        &self,
+        step: Step,
+        since: Option<Timestamp>,
+        known: &KnownTime,
+    ) -> Result<usize>;
 }
 
 /// Files that were uploaded, each on its way into a conversation.

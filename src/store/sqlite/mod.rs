@@ -18,6 +18,7 @@ mod queue;
 mod readers;
 mod rows;
 mod shelf;
+mod times;
 mod uploads;
 mod users;
 pub(crate) mod vectors;
