@@ -184,6 +184,8 @@ async fn metrics_open_to_administrators_and_to_their_own_token() {
     for line in [
         "friend_lite_jobs{kind=\"transcribe\",state=\"ready\"} 1",
         "friend_lite_streams 0",
+        "friend_lite_audio_seconds{state=\"waiting\"} 1",
+        "friend_lite_audio_seconds{state=\"silent\"} 9",
         "# TYPE process_cpu_seconds_total counter",
         "friend_lite_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"401\"}",
     ] {
