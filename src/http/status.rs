@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::api::Api;
+use super::health::ask;
 use super::routes::verdict;
 use crate::base::{system, thermal};
 use crate::domain::job::JobCounts;
@@ -143,7 +144,7 @@ impl DiskView {
         api.recordings.disk().map(|seen| Self {
             free_bytes: seen.space.free,
             total_bytes: seen.space.total,
-            reserve_bytes: api.config.disk.reserve_mib << 20,
+            reserve_bytes: api.config.disk.reserve(),
             headroom_hours: seen.headroom.map(|left| left.as_secs_f64() / 3600.0),
         })
     }
@@ -151,12 +152,16 @@ impl DiskView {
 
 /// How the daemon is now.
 pub async fn status(api: &Api) -> Status {
-    let jobs = api.store.job_counts().await;
+    let limit = api.config.health.store_timeout.get();
+    let asked = async {
+        let (jobs, backlog) = (api.store.job_counts().await?, api.store.backlog().await?);
+        Ok((jobs, backlog, api.store.users().await?))
+    };
+    let told = ask(limit, asked).await;
     let (_, parts_work) = api.health.services();
     let refusal = api.recordings.refusal();
-    let (health, message) = verdict(jobs.is_ok(), refusal.as_ref(), parts_work);
-    let backlog = api.store.backlog().await.unwrap_or_default();
-    let users = api.store.users().await.unwrap_or_default();
+    let (health, message) = verdict(told.is_ok(), refusal.as_ref(), parts_work);
+    let (jobs, backlog, users) = told.unwrap_or_default();
     Status {
         name: api.name.borrow().clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -172,7 +177,7 @@ pub async fn status(api: &Api) -> Status {
             .collect(),
         streams: streams(api, &users),
         backlog: api.ingest.load().estimate(backlog),
-        jobs: jobs.unwrap_or_default(),
+        jobs,
         engines: api.engines.iter().map(engine).collect(),
         models: api.supply.views(),
         memory: MemoryView {

@@ -106,7 +106,7 @@ impl Supply {
             dir: models_dir(config),
             order,
             // Room that the recordings count on is not taken.
-            spare: (config.disk.reserve_mib << 20).saturating_add(MARGIN),
+            spare: config.disk.reserve().saturating_add(MARGIN),
             pause: config.models.retry_pause.get(),
             clock,
             attempts,

@@ -41,7 +41,7 @@ fn room(patient: &Patient) -> Finding {
             return Finding::bad("disk", error.report(), "check that the disk is mounted");
         }
     };
-    let reserve = patient.config.disk.reserve_mib << 20;
+    let reserve = patient.config.disk.reserve();
     let missing: u64 = Catalog::builtin().map_or(0, |catalog| {
         let models = models_dir(&patient.config);
         let wanted = catalog.defaults(&patient.config, system::total_memory());
