@@ -13,6 +13,7 @@ use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
 use crate::discovery::{self, Announcement, Service};
+use crate::domain::finding::Finding;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -97,7 +98,7 @@ impl App {
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
-        let sqlite = SqliteStore::open(&state_dir, Access::Exclusive)?;
+        let sqlite = SqliteStore::open_or_recover(&state_dir, Vec::new(), false, clock.now())?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
@@ -474,6 +475,36 @@ pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embe
 /// `Storage` when it cannot be opened.
 pub fn open_store_beside_daemon(config: &Config) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(SqliteStore::open(&config.state_dir(), Access::Shared)?))
+}
+
+/// The store for a command that only looks, and whether a daemon is at work.
+///
+/// # Errors
+/// `NotFound` without a database, `Conflict` when another version wrote it,
+/// `Storage` when it cannot be opened.
+pub fn open_store_to_look(config: &Config) -> Result<(Arc<dyn Store>, bool)> {
+    let dir = config.state_dir();
+    let store = SqliteStore::open(&dir, Access::Look)?;
+    Ok((Arc::new(store), SqliteStore::is_held(&dir)?))
+}
+
+/// The store for a command that works while the daemon is stopped, and keeps it
+/// from starting meanwhile. A damaged database is dealt with as at a start.
+///
+/// # Errors
+/// `Conflict` when a daemon is at work, or a newer version wrote it; `Storage`
+/// when it cannot be opened.
+pub fn open_store_alone(config: &Config, clock: &Clock) -> Result<Arc<dyn Store>> {
+    let dir = config.state_dir();
+    Ok(Arc::new(SqliteStore::open_or_recover(&dir, Vec::new(), true, clock.now())?))
+}
+
+/// What is wrong with the database file itself.
+///
+/// # Errors
+/// `NotFound` without one, `Storage` when the disk does not give it.
+pub fn database_damage(config: &Config) -> Result<Vec<Finding>> {
+    SqliteStore::damage(&config.state_dir())
 }
 
 /// How to run one engine. A model that is not there yet gets the place where it

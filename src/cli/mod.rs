@@ -15,6 +15,7 @@ use crate::pipeline::deletion::Deletion;
 use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
+mod check;
 mod check_config;
 mod generate;
 pub mod models;
@@ -57,6 +58,8 @@ struct Common {
 enum Command {
     /// Start the daemon
     Run(run::Args),
+    /// Prove that rows and files agree, and say what is wrong
+    Check(check::Args),
     /// Print the configuration in force, secrets hidden
     CheckConfig(check_config::Args),
     /// List, fetch and verify model files
@@ -112,6 +115,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     telemetry::init(if quiet { "warn" } else { &config.log.level }, config.log.json);
 
     match cli.command {
+        Command::Check(args) => return block_on(async { Ok(check::run(args, config).await) }),
         Command::Run(_) => block_on(run::run(config, file)),
         Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
@@ -140,7 +144,7 @@ async fn open_index(config: Config) -> Result<()> {
     reindex::run(store, embedder).await
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use crate::base::error::{Context, Kind};
     tokio::runtime::Builder::new_multi_thread()
         // One is enough for hundreds of streams, and spares waking a second for

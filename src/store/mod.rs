@@ -13,6 +13,7 @@ use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::coverage::DayCoverage;
+use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -27,12 +28,21 @@ pub mod sqlite;
 
 /// All of the store.
 pub trait Store:
-    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio + Upkeep
 {
 }
 
 impl<T> Store for T where
-    T: Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio
+    T: Users
+        + Conversations
+        + Versions
+        + Chats
+        + Jobs
+        + Memories
+        + Uploads
+        + Deletions
+        + Audio
+        + Upkeep
 {
 }
 
@@ -503,6 +513,23 @@ pub trait Audio: Send + Sync {
         name: &str,
         at: Timestamp,
     ) -> Result<Option<String>>;
+}
+
+/// Looking after what is kept.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Where the rows contradict each other, all as of one moment.
+    async fn contradictions(&self) -> Result<Vec<Finding>>;
+    /// Makes again, of the rest, what contradicts it: entries of the indexes of
+    /// memories, and the figures of conversations. Returns how many.
+    async fn rebuild(&self) -> Result<usize>;
+    /// Notes that the recording of a conversation, `from` so far, is the file
+    /// `to`. False when it was not `from`, or `to` is to go.
+    async fn rename_recording(&self, id: &ConversationId, from: &str, to: &str) -> Result<bool>;
+    /// The cropped recordings, by file name.
+    async fn crops(&self) -> Result<Vec<(ConversationId, String)>>;
+    /// Forgets the cropped recording of a conversation, and has it made again.
+    async fn crop_again(&self, id: &ConversationId, at: Timestamp) -> Result<()>;
 }
 
 /// Files that were uploaded, each on its way into a conversation.

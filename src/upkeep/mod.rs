@@ -1,0 +1,3 @@
+//! What keeps data safe beyond the running daemon.
+
+pub mod check;
