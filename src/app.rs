@@ -51,6 +51,7 @@ use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
 use crate::systemd;
+use crate::upkeep::{backup, restore};
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -98,7 +99,13 @@ impl App {
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
-        let sqlite = SqliteStore::open_or_recover(&state_dir, Vec::new(), false, clock.now())?;
+        // A restore that was cut short is taken to its end before anything is read.
+        {
+            let _held = SqliteStore::hold(&state_dir)?;
+            restore::finish(&state_dir)?;
+        }
+        let copies = copies(&config);
+        let sqlite = SqliteStore::open_or_recover(&state_dir, copies, false, clock.now())?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
@@ -495,8 +502,21 @@ pub fn open_store_to_look(config: &Config) -> Result<(Arc<dyn Store>, bool)> {
 /// `Conflict` when a daemon is at work, or a newer version wrote it; `Storage`
 /// when it cannot be opened.
 pub fn open_store_alone(config: &Config, clock: &Clock) -> Result<Arc<dyn Store>> {
-    let dir = config.state_dir();
-    Ok(Arc::new(SqliteStore::open_or_recover(&dir, Vec::new(), true, clock.now())?))
+    let (dir, copies) = (config.state_dir(), copies(config));
+    Ok(Arc::new(SqliteStore::open_or_recover(&dir, copies, true, clock.now())?))
+}
+
+/// Copies of the database that may take the place of a damaged one.
+fn copies(config: &Config) -> Vec<PathBuf> {
+    config.backup_dir().map_or_else(Vec::new, |dir| backup::databases(&dir))
+}
+
+/// Keeps every daemon from the state directory until dropped.
+///
+/// # Errors
+/// `Conflict` when one is at work there.
+pub fn hold_state(config: &Config) -> Result<impl Sized + use<>> {
+    SqliteStore::hold(&config.state_dir())
 }
 
 /// What is wrong with the database file itself.

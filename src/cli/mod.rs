@@ -15,11 +15,14 @@ use crate::pipeline::deletion::Deletion;
 use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
+mod backup;
 mod check;
 mod check_config;
+mod export;
 mod generate;
 pub mod models;
 mod reindex;
+mod restore;
 mod run;
 mod stream;
 mod terminal;
@@ -58,6 +61,12 @@ struct Common {
 enum Command {
     /// Start the daemon
     Run(run::Args),
+    /// Copy everything to another place, beside the running daemon
+    Backup(backup::Args),
+    /// Put a backup in the place of what is there
+    Restore(restore::Args),
+    /// Write conversations and memories in forms that need no friend-lite
+    Export(export::Args),
     /// Prove that rows and files agree, and say what is wrong
     Check(check::Args),
     /// Print the configuration in force, secrets hidden
@@ -116,7 +125,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 
     match cli.command {
         Command::Check(args) => return block_on(async { Ok(check::run(args, config).await) }),
+        Command::Restore(args) => return block_on(restore::run(args, config)),
         Command::Run(_) => block_on(run::run(config, file)),
+        Command::Backup(args) => block_on(backup::run(args, config)),
+        Command::Export(args) => block_on(export::run(args, config)),
         Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),

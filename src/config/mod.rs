@@ -41,6 +41,8 @@ pub struct Config {
     pub recording: Recording,
     /// Room on the disk.
     pub disk: Disk,
+    /// Copies in another place.
+    pub backup: Backup,
     /// Where conversations begin and end.
     pub conversation: Conversation,
     /// How conversations are cut for transcription.
@@ -242,6 +244,18 @@ section!(
 );
 
 section!(
+    /// Copies in another place.
+    Backup {
+        /// Directory that `friend-lite backup` writes to, and that a damaged
+        /// database is replaced from. Empty: the second of `$STATE_DIRECTORY`
+        /// under systemd, else none.
+        dir: String = String::new(),
+        /// Backups that are kept.
+        keep: usize = 14,
+    }
+);
+
+section!(
     /// Where conversations begin and end.
     Conversation {
         /// A conversation ends when nobody has spoken for this long.
@@ -411,14 +425,25 @@ impl Config {
         if !self.state.dir.is_empty() {
             return self.state.dir.clone().into();
         }
-        // systemd may name several, separated by colons; the first is ours.
-        let from_systemd = std::env::var("STATE_DIRECTORY").ok();
-        if let Some(dir) = from_systemd.as_deref().and_then(|dirs| dirs.split(':').next())
-            && !dir.is_empty()
-        {
-            return dir.into();
+        if let Some(dir) = from_systemd(0) {
+            return dir;
         }
         directories::ProjectDirs::from("", "", "friend-lite")
             .map_or_else(|| "friend-lite".into(), |dirs| dirs.data_dir().to_owned())
     }
+
+    /// Where backups are, if anywhere.
+    pub fn backup_dir(&self) -> Option<std::path::PathBuf> {
+        match self.backup.dir.as_str() {
+            "" => from_systemd(1),
+            dir => Some(dir.into()),
+        }
+    }
+}
+
+/// One of the state directories that systemd names, separated by colons: the
+/// first is for what the daemon keeps, the second for its backups.
+fn from_systemd(index: usize) -> Option<std::path::PathBuf> {
+    let dirs = std::env::var("STATE_DIRECTORY").ok()?;
+    dirs.split(':').nth(index).filter(|dir| !dir.is_empty()).map(Into::into)
 }

@@ -495,6 +495,9 @@ impl Uploads for FakeStore {
 
 #[async_trait]
 impl Upkeep for FakeStore {
+    async fn back_up(&self, _: &std::path::Path) -> Result<()> {
+        unreachable!()
+    }
     async fn contradictions(&self) -> Result<Vec<Finding>> {
         unreachable!()
     }

@@ -5,6 +5,7 @@
 //! window and the job to transcribe it, a result and the completion of its job.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use async_trait::async_trait;
 
@@ -518,6 +519,9 @@ pub trait Audio: Send + Sync {
 /// Looking after what is kept.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
+    /// Copies everything to the file `to`, as of one moment and while it is in
+    /// use, in place of an earlier copy; there is a whole file or none.
+    async fn back_up(&self, to: &Path) -> Result<()>;
     /// Where the rows contradict each other, all as of one moment.
     async fn contradictions(&self) -> Result<Vec<Finding>>;
     /// Makes again, of the rest, what contradicts it: entries of the indexes of

@@ -148,6 +148,16 @@ impl SqliteStore {
         Ok(found.into_iter().map(tell).collect())
     }
 
+    /// Takes the right to be the one program that works on the state directory
+    /// `dir`, which is made where it is missing; given up when dropped.
+    ///
+    /// # Errors
+    /// `Conflict` when a daemon has it, `Storage`.
+    pub fn hold(dir: &Path) -> Result<impl Sized + use<>> {
+        file::make_directory(dir)?;
+        Lock::take(dir)
+    }
+
     /// Whether a daemon has the state directory `dir` right now.
     ///
     /// # Errors

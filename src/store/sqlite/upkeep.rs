@@ -1,11 +1,13 @@
 //! Looking after the database itself: where it contradicts itself, and making
 //! again what can be made from the rest.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, params};
 
 use super::queue::enqueue;
-use super::{SqliteStore, conversations, deletions, rows, vectors};
+use super::{SqliteStore, conversations, copies, deletions, rows, vectors};
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::finding::{Fault, Finding};
@@ -20,6 +22,11 @@ const MISCOUNTED: &str = "conversations c left join speech s on s.conversation_i
 
 #[async_trait]
 impl Upkeep for SqliteStore {
+    async fn back_up(&self, to: &Path) -> Result<()> {
+        let to = to.to_owned();
+        self.read(move |db| copies::copy(db, &to)).await
+    }
+
     async fn contradictions(&self) -> Result<Vec<Finding>> {
         self.read(|db| {
             // One transaction, so that all of it is of one moment.
