@@ -43,6 +43,7 @@ use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
 use crate::pipeline::schedule::Schedule;
+use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
@@ -122,12 +123,13 @@ impl App {
             _ => Some(listen("esp32.listen", &config.esp32.listen).await?),
         };
 
+        let wake = Wake::default();
+        let timekeeper = Timekeeper::begin(store.clone(), clock.clone(), wake.clone()).await?;
         // No earlier process holds anything any more.
         sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
 
-        let wake = Wake::default();
         let ingest = Ingest::new(
             store.clone(),
             recordings.clone(),
@@ -151,6 +153,8 @@ impl App {
             let sweep = sweep.clone();
             async move { sweep.run(every, stop).await }
         });
+        supervisor.once(timekeeper.run(every, supervisor.stop_token()));
+        supervisor.service("heap", move |stop| system::keep_heap_small(every, stop));
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),

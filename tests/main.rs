@@ -5,6 +5,7 @@
 
 mod backup;
 mod clients;
+mod clock;
 mod disk;
 mod end_to_end;
 mod engines;

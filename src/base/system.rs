@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::error::Result;
+
 /// Physical memory in bytes, from `sysinfo(2)`, which a sandbox that hides
 /// `/proc/meminfo` still answers.
 #[allow(clippy::useless_conversion, reason = "a word is 32 bits wide on some machines")]
@@ -36,11 +40,74 @@ pub fn cpu_time() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// Time since the machine started, with that in which it was suspended.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Names the present run of the machine; none where `/proc` is hidden.
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Whether a time service keeps the machine's clock right: by `adjtimex(2)`, and
+/// where a sandbox forbids that, by what systemd-timesyncd leaves.
+#[allow(unsafe_code)]
+pub fn clock_is_synchronized() -> bool {
+    if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
+        return true;
+    }
+    // SAFETY: all zeros is a valid `timex`, which asks and sets nothing, and the
+    // call writes to it alone.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    (0..libc::TIME_ERROR).contains(&state)
+}
+
+/// Whether the machine has no clock that runs while it is off, and starts from a
+/// time that was saved before: by fake-hwclock, or systemd-timesyncd.
+pub fn clock_is_saved() -> bool {
+    let exists = |path: &str| std::path::Path::new(path).exists();
+    !exists("/sys/class/rtc/rtc0")
+        && (exists("/etc/fake-hwclock.data") || exists("/var/lib/systemd/timesync/clock"))
+}
+
 /// Open file descriptors of this process; none where `/proc` is hidden.
 pub fn open_descriptors() -> Option<usize> {
     // One of them reads the directory.
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
+
+/// Gives freed memory back to the system, at the start, where much is made to be
+/// used once, and then `every` so often: glibc keeps all of it, in an arena for
+/// each thread. Returns when `stop` is cancelled.
+///
+/// # Errors
+/// None: it is a service like the others.
+pub async fn keep_heap_small(every: Duration, stop: CancellationToken) -> Result<()> {
+    // What the start leaves behind is free by then.
+    let mut pause = Duration::from_secs(1);
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        trim_heap();
+        pause = every;
+    }
+    Ok(())
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn trim_heap() {
+    // SAFETY: it takes the allocator's own locks and touches only free memory.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {

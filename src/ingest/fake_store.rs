@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Step, Timestamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
@@ -22,8 +22,8 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs, Memories,
-    Upkeep, Uploads, UserData, UserUpdate, Users, Versions,
+    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs,
+    KnownTime, Memories, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -460,6 +460,19 @@ impl Audio for FakeStore {
         _: &str,
         _: Timestamp,
     ) -> Result<Option<String>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Timekeeping for FakeStore {
+    async fn known_time(&self) -> Result<Option<KnownTime>> {
+        unreachable!()
+    }
+    async fn note_time(&self, _: &KnownTime) -> Result<()> {
+        unreachable!()
+    }
+    async fn clock_stepped(&self, _: Step, _: Option<Timestamp>, _: &KnownTime) -> Result<usize> {
         unreachable!()
     }
 }

@@ -59,13 +59,14 @@ impl Open {
         let id = ConversationId::generate();
         let age = i64::try_from(age).unwrap_or(0) * 1_000 / i64::from(SAMPLE_RATE);
         let started_at = Timestamp::from_millis(ingest.clock.now().millis() - age);
-        let conversation = Conversation::begin(
+        let mut conversation = Conversation::begin(
             id.clone(),
             client.user_id().clone(),
             client.id().clone(),
             Recordings::file_name(started_at, client.id(), &id, format),
             started_at,
         );
+        conversation.time_estimated = ingest.clock.is_estimated();
         ingest.open_ids().insert(id.clone());
         let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
         planned::before("opening a conversation")?;

@@ -23,4 +23,5 @@ pub mod recall;
 pub mod reconcile;
 pub mod remember;
 pub mod schedule;
+pub mod timekeeper;
 pub mod transcribe;

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{History, Step, Timestamp};
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
@@ -29,7 +31,17 @@ pub mod sqlite;
 
 /// All of the store.
 pub trait Store:
-    Users + Conversations + Versions + Chats + Jobs + Memories + Uploads + Deletions + Audio + Upkeep
+    Users
+    + Conversations
+    + Versions
+    + Chats
+    + Jobs
+    + Memories
+    + Uploads
+    + Deletions
+    + Audio
+    + Timekeeping
+    + Upkeep
 {
 }
 
@@ -43,6 +55,7 @@ impl<T> Store for T where
         + Uploads
         + Deletions
         + Audio
+        + Timekeeping
         + Upkeep
 {
 }
@@ -534,6 +547,45 @@ pub trait Upkeep: Send + Sync {
     async fn crops(&self) -> Result<Vec<(ConversationId, String)>>;
     /// Forgets the cropped recording of a conversation, and has it made again.
     async fn crop_again(&self, id: &ConversationId, at: Timestamp) -> Result<()>;
+}
+
+/// The last time that the daemon knew of, kept for a start on a machine that does
+/// not know the time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTime {
+    /// Wall time when this was noted.
+    pub at: Timestamp,
+    /// The machine's run, where it can be told from others.
+    pub boot: Option<String>,
+    /// How long the machine had run by then.
+    pub since_boot: Duration,
+    /// Since when the times of this run of the machine are made up; none when its
+    /// clock was set.
+    pub estimated_since: Option<Timestamp>,
+    /// Since when wall time has gone on without a jump of more than a day: whoever
+    /// deletes by age waits, in case it was a jump to a wrong time.
+    pub steady_since: Timestamp,
+    /// The steps of the clock up to then.
+    pub history: History,
+}
+
+/// What the rows have to do with the clock.
+#[async_trait]
+pub trait Timekeeping: Send + Sync {
+    /// What was noted last.
+    async fn known_time(&self) -> Result<Option<KnownTime>>;
+    /// Notes the time.
+    async fn note_time(&self, known: &KnownTime) -> Result<()>;
+    /// Carries what lies in the future, such as when a job is to run, over a step
+    /// of the clock, and notes `known`. Of a clock that had not been set before,
+    /// all times from `since` to the step are moved too, and are no estimates any
+    /// more. Returns of how many conversations.
+    async fn clock_stepped(
+        &self,
+        step: Step,
+        since: Option<Timestamp>,
+        known: &KnownTime,
+    ) -> Result<usize>;
 }
 
 /// Files that were uploaded, each on its way into a conversation.

@@ -99,7 +99,7 @@ impl Auth {
             return Err(Error::new(Kind::Unauthorized, "wrong e-mail address or password"));
         };
         self.throttle.succeeded(attempt);
-        let token = self.signer.sign(&user, self.clock.now())?;
+        let token = self.signer.sign(&user, &self.clock)?;
         self.audit(Some(&user.id), "login", &subject).await;
         Ok(token)
     }
@@ -128,7 +128,7 @@ impl Auth {
     /// logout or a password change, or its user may not log in; or what the
     /// store returns.
     pub async fn verify(&self, token: &str) -> Result<User> {
-        let bearer = self.signer.verify(token, self.clock.now())?;
+        let bearer = self.signer.verify(token, &self.clock)?;
         let user = self.store.bearer(&bearer.user, &bearer.hash).await?;
         user.filter(|user| user.is_active && user.token_epoch == bearer.epoch)
             .ok_or_else(|| Error::new(Kind::Unauthorized, "the token has ended; log in again"))
@@ -140,7 +140,7 @@ impl Auth {
     /// What the store returns.
     pub async fn logout(&self, session: &Session) -> Result<()> {
         let now = self.clock.now();
-        let bearer = self.signer.verify(session.token(), now)?;
+        let bearer = self.signer.verify(session.token(), &self.clock)?;
         let (user, until) = (&session.user, bearer.expires_at);
         self.store.end_token(&user.id, &bearer.hash, until, now).await?;
         self.audit(Some(&user.id), "logout", &user.email).await;

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Stamp, Timestamp};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::ids::UserId;
 use crate::domain::user::User;
@@ -51,6 +51,9 @@ struct Claims {
     /// Random, so that two tokens of the same second can be told apart.
     #[serde(default)]
     jti: String,
+    /// The course of wall time that the other times are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clk: Option<Stamp>,
 }
 
 /// Who a valid token belongs to, before the user is looked up.
@@ -90,11 +93,12 @@ impl Signer {
         }
     }
 
-    /// A token for `user`, good from `now`.
+    /// A token for `user`, good from now on.
     ///
     /// # Errors
     /// `Internal` when it cannot be signed.
-    pub fn sign(&self, user: &User, now: Timestamp) -> Result<Token> {
+    pub fn sign(&self, user: &User, clock: &Clock) -> Result<Token> {
+        let now = clock.now();
         let claims = Claims {
             sub: user.id.to_string(),
             aud: vec![AUDIENCE.to_owned()],
@@ -102,27 +106,33 @@ impl Signer {
             exp: now.plus(self.lifetime).seconds(),
             epoch: user.token_epoch,
             jti: format!("{:032x}", rand::random::<u128>()),
+            clk: Some(clock.stamp()),
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map(Token)
             .context(Kind::Internal, "cannot sign a token")
     }
 
-    /// Whose token `text` is, when it is one of ours and has not ended by `now`.
+    /// Whose token `text` is, when it is one of ours and has not ended by now. It
+    /// lasts as long as it was made for, also when the machine's clock is set.
     ///
     /// # Errors
     /// `Unauthorized` in every other case.
-    pub fn verify(&self, text: &str, now: Timestamp) -> Result<Bearer> {
+    pub fn verify(&self, text: &str, clock: &Clock) -> Result<Bearer> {
         let refused = "the token is not valid; log in again";
         let token = jsonwebtoken::decode::<Claims>(text, &self.decoding, &self.validation)
             .context(Kind::Unauthorized, refused)?;
-        if token.claims.exp <= now.seconds() {
+        let mut expires_at = Timestamp::from_millis(token.claims.exp.saturating_mul(1000));
+        if let Some(stamp) = token.claims.clk {
+            expires_at = clock.carried(expires_at, stamp);
+        }
+        if expires_at.seconds() <= clock.now().seconds() {
             return Err(Error::new(Kind::Unauthorized, "the token has expired; log in again"));
         }
         Ok(Bearer {
             user: UserId::from_text(token.claims.sub),
             epoch: token.claims.epoch,
-            expires_at: Timestamp::from_millis(token.claims.exp.saturating_mul(1000)),
+            expires_at,
             hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
@@ -150,6 +160,10 @@ mod tests {
         }
     }
 
+    fn at(time: Timestamp) -> Clock {
+        Clock::simulated(time)
+    }
+
     fn signer() -> Signer {
         Signer::new(KEY, Duration::from_secs(3600))
     }
@@ -166,14 +180,14 @@ mod tests {
 
     #[test]
     fn a_token_lasts_exactly_its_lifetime() {
-        let token = signer().sign(&user(), NOW).unwrap();
-        let bearer = signer().verify(token.expose(), NOW).unwrap();
+        let token = signer().sign(&user(), &at(NOW)).unwrap();
+        let bearer = signer().verify(token.expose(), &at(NOW)).unwrap();
         assert_eq!((bearer.user, bearer.epoch), (user().id, 3));
         assert_eq!(bearer.expires_at, Timestamp::from_millis(1_753_193_600_000));
-        let other = signer().sign(&user(), NOW).unwrap();
-        assert_ne!(signer().verify(other.expose(), NOW).unwrap().hash, bearer.hash);
-        assert!(signer().verify(token.expose(), NOW.plus(Duration::from_secs(3599))).is_ok());
-        let late = signer().verify(token.expose(), NOW.plus(Duration::from_secs(3600)));
+        let other = signer().sign(&user(), &at(NOW)).unwrap();
+        assert_ne!(signer().verify(other.expose(), &at(NOW)).unwrap().hash, bearer.hash);
+        assert!(signer().verify(token.expose(), &at(NOW.plus(Duration::from_secs(3599)))).is_ok());
+        let late = signer().verify(token.expose(), &at(NOW.plus(Duration::from_secs(3600))));
         assert_eq!(late.unwrap_err().kind(), Kind::Unauthorized);
         assert!(!format!("{token:?}").contains(token.expose()));
     }
@@ -181,7 +195,7 @@ mod tests {
     #[test]
     fn a_token_of_the_original_counts_as_epoch_zero() {
         let token = forge(&Header::new(Algorithm::HS256), KEY, &claims());
-        assert_eq!(signer().verify(&token, NOW).unwrap().epoch, 0);
+        assert_eq!(signer().verify(&token, &at(NOW)).unwrap().epoch, 0);
     }
 
     #[test]
@@ -209,7 +223,7 @@ mod tests {
             ("no signature", signed.rsplit_once('.').unwrap().0.to_owned()),
             ("nothing", String::new()),
         ] {
-            let outcome = signer().verify(&token, NOW);
+            let outcome = signer().verify(&token, &at(NOW));
             assert_eq!(outcome.unwrap_err().kind(), Kind::Unauthorized, "{what}");
         }
     }
@@ -217,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_altered_token_is_accepted(position in 0usize..400, byte in proptest::char::any()) {
-            let token = signer().sign(&user(), NOW).unwrap();
+            let token = signer().sign(&user(), &at(NOW)).unwrap();
             let mut altered: Vec<char> = token.expose().chars().collect();
             let position = position % altered.len();
             altered[position] = byte;
@@ -225,7 +239,7 @@ mod tests {
             prop_assume!(altered != token.expose());
             // The last digit of a signature carries bits that are not used, and
             // the decoder refuses those set, so any change is a refusal.
-            prop_assert!(signer().verify(&altered, NOW).is_err());
+            prop_assert!(signer().verify(&altered, &at(NOW)).is_err());
         }
     }
 }

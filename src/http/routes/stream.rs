@@ -21,7 +21,7 @@ use crate::http::server::Place;
 use crate::ingest::ws::{self, Protocol};
 
 /// Bytes read at a time: the library's 128 KiB are held by each idle stream.
-const READ_BUFFER: usize = 8 * 1024;
+const READ_BUFFER: usize = 4 * 1024;
 
 /// The largest message, in bytes: 30 s of audio as one chunk.
 const MAX_MESSAGE: usize = 1024 * 1024;

@@ -20,6 +20,7 @@ mod readers;
 mod recover;
 mod rows;
 mod shelf;
+mod times;
 mod upkeep;
 mod uploads;
 mod users;
