@@ -4,6 +4,8 @@
 //! each walk every second that reached the disk is in the transcripts once, no
 //! job is stuck, held or dead, and what was to be remembered is known once.
 
+mod audio_tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};

@@ -6,6 +6,7 @@
 mod backup;
 mod clients;
 mod clock;
+mod deletion;
 mod disk;
 mod end_to_end;
 mod engines;

@@ -205,6 +205,28 @@ mod tests {
     }
 
     #[test]
+    fn the_database_from_before_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        super::super::vectors::register().unwrap();
+        let older = Connection::open(dir.path().join("friend-lite.db")).unwrap();
+        for step in &STEPS[..3] {
+            older.execute_batch(step).unwrap();
+        }
+        older.pragma_update(None, "user_version", 3).unwrap();
+        fill(&older, 3);
+        let before = census(&older);
+        drop(older);
+        use crate::store::sqlite::{Access, SqliteStore};
+        drop(SqliteStore::open(dir.path(), Access::Exclusive).unwrap());
+        let kept = Connection::open(dir.path().join("friend-lite.schema-0003.db")).unwrap();
+        assert_eq!((version(&kept).unwrap(), census(&kept)), (3, before));
+        drop(SqliteStore::open(dir.path(), Access::Exclusive).unwrap());
+        let copies = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let copies = copies.filter(|e| e.file_name().to_string_lossy().contains("schema"));
+        assert_eq!(copies.count(), 1, "nothing is copied when nothing changes");
+    }
+
+    #[test]
     fn what_an_older_version_wrote_is_kept() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(STEPS[0]).unwrap();

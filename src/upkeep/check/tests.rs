@@ -1,30 +1,15 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::cli::user::Elsewhere;
 use crate::config::Config;
 use crate::domain::conversation::{CloseReason, NewWindow, Span};
 use crate::domain::ids::ClientId;
 use crate::domain::job::Lane;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
-use crate::pipeline::reconcile::LiveConversations;
 use crate::store::sqlite::testing::{self, Fixture, at};
-use crate::store::{Conversations, Deletions, Upkeep, Users};
-
-struct Nobody;
-
-#[async_trait::async_trait]
-impl LiveConversations for Nobody {
-    fn is_live(&self, _: &ConversationId) -> bool {
-        false
-    }
-
-    fn any_live(&self) -> bool {
-        false
-    }
-
-    async fn close(&self, _: &ConversationId) {}
-}
+use crate::store::{Conversations, Deletions, Memories, Upkeep, Users};
 
 struct Bench {
     fixture: Fixture,
@@ -47,7 +32,7 @@ impl Bench {
         let check = Check::new(store.clone(), recordings.clone(), clock.clone(), false);
         let mut config = Config::default();
         config.recording.archive = "wav".into();
-        let (live, wake) = (Arc::new(Nobody), Wake::default());
+        let (live, wake) = (Arc::new(Elsewhere), Wake::default());
         let sweep = Sweep::new(store, recordings.clone(), live, &config, wake, clock);
         Self { fixture, recordings, check, sweep, anna }
     }
@@ -245,7 +230,6 @@ async fn memories_and_their_indexes_are_compared() {
     let (before, after) = bench.repaired().await;
     let expected = [Fault::MemoryNotIndexed, Fault::MemoryNotIndexed, Fault::IndexEntryLeft];
     assert_eq!((before.as_slice(), after.as_slice()), (&expected[..], &[][..]));
-    use crate::store::Memories;
     assert_eq!(store.search_text(&bench.anna.id, "cat", 5).await.unwrap().len(), 1);
     assert_eq!(store.search_text(&bench.anna.id, "nothing", 5).await.unwrap().len(), 0);
 }
