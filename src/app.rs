@@ -42,6 +42,7 @@ use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{Start, Sweep};
 use crate::pipeline::remember::Remember;
+use crate::pipeline::retention::Retention;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
@@ -319,7 +320,7 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Has the room on the disk looked after.
+/// Has the room on the disk looked after, and what is old deleted.
 fn keep_disk(
     config: &Config,
     supervisor: &Supervisor,
@@ -330,6 +331,14 @@ fn keep_disk(
 ) {
     let deletion = Deletion::new(store.clone(), recordings.clone(), ingest.clone(), clock.clone());
     let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let retention = Retention::new(
+        store.clone(),
+        recordings.clone(),
+        deletion.clone(),
+        config.retention.clone(),
+        clock.clone(),
+    );
+    supervisor.once(retention.run(supervisor.stop_token()));
     let config = config.disk.clone();
     supervisor.service("disk", move |stop| {
         let (store, recordings) = (store.clone(), recordings.clone());

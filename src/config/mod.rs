@@ -43,6 +43,8 @@ pub struct Config {
     pub disk: Disk,
     /// Copies in another place.
     pub backup: Backup,
+    /// What is deleted by age or size.
+    pub retention: Retention,
     /// Where conversations begin and end.
     pub conversation: Conversation,
     /// How conversations are cut for transcription.
@@ -252,6 +254,30 @@ section!(
         dir: String = String::new(),
         /// Backups that are kept.
         keep: usize = 14,
+    }
+);
+
+section!(
+    /// What is deleted by age or size; 0 keeps it. Audio that is not transcribed is
+    /// never deleted, nor a conversation that has such audio. For a day after the
+    /// clock was moved by more than a day nothing is deleted.
+    Retention {
+        /// Days that audio is kept; its transcript stays.
+        audio_days: u32 = 0,
+        /// The most MiB of audio that are kept; the oldest goes first.
+        audio_mib: u64 = 0,
+        /// Days that conversations are kept, with transcript and audio. What was
+        /// remembered of them stays.
+        conversations_days: u32 = 0,
+        /// Days that memories are kept since they last changed.
+        memories_days: u32 = 0,
+        /// Days that talks with the assistant are kept since the last message.
+        chats_days: u32 = 0,
+        /// Days that finished jobs, the history of memories and the audit trail are
+        /// kept.
+        history_days: u32 = 365,
+        /// How often that is looked at.
+        interval: Interval = Interval::from_secs(3600),
     }
 );
 

@@ -92,6 +92,7 @@ impl Config {
         )?;
         positive("disk.check_interval", self.disk.check_interval.get())?;
         require(self.backup.keep >= 1, "backup.keep", || "must be at least 1".into())?;
+        positive("retention.interval", self.retention.interval.get())?;
         positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
         require(
             self.conversation.max_length.get() >= Duration::from_secs(60),

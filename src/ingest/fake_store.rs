@@ -432,6 +432,18 @@ impl Deletions for FakeStore {
     async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
         unreachable!()
     }
+    async fn expired_conversations(&self, _: Timestamp, _: usize) -> Result<Vec<ConversationId>> {
+        unreachable!()
+    }
+    async fn expired_memories(&self, _: Timestamp, _: usize) -> Result<Vec<MemoryId>> {
+        unreachable!()
+    }
+    async fn forget_chats(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
+    async fn forget_history(&self, _: Timestamp) -> Result<usize> {
+        unreachable!()
+    }
     async fn deletions(&self) -> Result<Vec<String>> {
         unreachable!()
     }

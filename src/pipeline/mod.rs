@@ -22,6 +22,7 @@ pub mod prompts;
 pub mod recall;
 pub mod reconcile;
 pub mod remember;
+pub mod retention;
 pub mod schedule;
 pub mod timekeeper;
 pub mod transcribe;

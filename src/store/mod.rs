@@ -496,6 +496,20 @@ pub trait Deletions: Send + Sync {
         before: Option<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Conversation>>;
+    /// Closed conversations begun before `before` that nothing is to be done for
+    /// any more, with audio that may be deleted or none, oldest first.
+    async fn expired_conversations(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>>;
+    /// Memories that last changed before `before`, oldest first.
+    async fn expired_memories(&self, before: Timestamp, limit: usize) -> Result<Vec<MemoryId>>;
+    /// Deletes talks whose last message came before `before`. Returns how many.
+    async fn forget_chats(&self, before: Timestamp) -> Result<usize>;
+    /// Deletes finished jobs, the history of memories and the audit trail from
+    /// before `before`, some thousand rows at a time. Returns how many.
+    async fn forget_history(&self, before: Timestamp) -> Result<usize>;
     /// Names of the files below the audio directory that are to go.
     async fn deletions(&self) -> Result<Vec<String>>;
     /// Strikes off files that are gone for good.

@@ -7,7 +7,7 @@ use super::{SqliteStore, conversations, memories, rows, sql_limit, users};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::Conversation;
-use crate::domain::ids::{ConversationId, UserId};
+use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::store::{Deleted, Deletions, UserData};
 
 /// Closed conversations whose audio nothing waits for: every word of it is
@@ -21,6 +21,9 @@ pub(super) const TRANSCRIBED: &str = "ended_at is not null and audio_deleted_at 
     and not exists (select 1 from jobs j
                     where j.conversation_id = conversations.id and j.kind = 'crop'
                       and j.state in ('ready', 'leased'))";
+
+/// Rows of one table that are deleted in one transaction: others wait for it.
+const HISTORY_AT_ONCE: u32 = 5_000;
 
 #[async_trait]
 impl Deletions for SqliteStore {
@@ -128,6 +131,63 @@ impl Deletions for SqliteStore {
             );
             let before = before.map_or(i64::MAX, Timestamp::millis);
             rows::all(db, &sql, params![before, sql_limit(limit)], rows::conversation)
+        })
+        .await
+    }
+
+    async fn expired_conversations(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>> {
+        self.read(move |db| {
+            let sql = format!(
+                "select id from conversations
+                 where started_at < ?1 and ended_at is not null
+                   and (audio_deleted_at is not null or {TRANSCRIBED})
+                   and not exists (select 1 from jobs j
+                                   where j.conversation_id = conversations.id
+                                     and j.state in ('ready', 'leased'))
+                 order by started_at, rowid limit ?2"
+            );
+            let params = params![before.millis(), sql_limit(limit)];
+            rows::all(db, &sql, params, |row| {
+                Ok(ConversationId::from_text(row.get::<_, String>(0)?))
+            })
+        })
+        .await
+    }
+
+    async fn expired_memories(&self, before: Timestamp, limit: usize) -> Result<Vec<MemoryId>> {
+        self.read(move |db| {
+            let sql = "select id from memories where updated_at < ?1 order by updated_at limit ?2";
+            rows::all(db, sql, params![before.millis(), sql_limit(limit)], rows::memory_id)
+        })
+        .await
+    }
+
+    async fn forget_chats(&self, before: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            rows::run(tx, "delete from chats where updated_at < ?1", [before.millis()])
+        })
+        .await
+    }
+
+    async fn forget_history(&self, before: Timestamp) -> Result<usize> {
+        self.write(move |tx| {
+            let mut forgotten = 0;
+            for (table, old) in [
+                ("jobs", "state = 'done' and updated_at < ?1"),
+                ("memory_history", "at < ?1"),
+                ("audit", "at < ?1"),
+            ] {
+                let sql = format!(
+                    "delete from {table} where id in
+                     (select id from {table} where {old} limit {HISTORY_AT_ONCE})"
+                );
+                forgotten += rows::run(tx, &sql, [before.millis()])?;
+            }
+            Ok(forgotten)
         })
         .await
     }
