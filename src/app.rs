@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
-use crate::config::{Config, Interval};
+use crate::config::{Config, Interval, Wyoming};
 use crate::discovery::{self, Announcement, Service};
 use crate::domain::finding::Finding;
 use crate::embed::Embedder;
@@ -111,13 +111,14 @@ impl App {
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
-            Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?;
+            Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?
+                .with_reserve(config.disk.upload_reserve());
         let certificate = Certificate::open(&config.tls)?;
         // Bound before anything is started: a taken port must leave no trace.
         let (listener, address) = listen("server.listen", &config.server.listen).await?;
         let wyoming = match &*config.wyoming.listen {
             "" => None,
-            at => Some(listen("wyoming.listen", at).await?),
+            at => listen_or_not("wyoming.listen", at, &Wyoming::default().listen).await?,
         };
         let esp32 = match &*config.esp32.user {
             "" => None,
@@ -318,6 +319,22 @@ async fn listen(key: &str, at: &str) -> Result<(TcpListener, SocketAddr)> {
     })?;
     let address = listener.local_addr().context(Kind::Internal, "the listener has no address")?;
     Ok((listener, address))
+}
+
+/// As [`listen`], for an edge that the daemon does without where nobody chose its
+/// address: when another program has `usual`, it says so and goes on.
+async fn listen_or_not(
+    key: &str,
+    at: &str,
+    usual: &str,
+) -> Result<Option<(TcpListener, SocketAddr)>> {
+    match listen(key, at).await {
+        Err(error) if at == usual => {
+            tracing::warn!("goes on without: {}; choose another with {key}", error.report());
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
 }
 
 /// Has the room on the disk looked after, and what is old deleted.
@@ -579,4 +596,20 @@ fn settings(
         idle_timeout: config.engines.idle_timeout.get(),
         deadline: deadline.get(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_stops_the_daemon_only_where_somebody_chose_it() {
+        let (_holder, taken) = listen("a.listen", "127.0.0.1:0").await.unwrap();
+        let taken = taken.to_string();
+        let error = listen_or_not("a.listen", &taken, "127.0.0.1:1").await.unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (Kind::Config, 64));
+        assert!(error.message().contains("(a.listen)"), "{error}");
+        assert!(listen_or_not("a.listen", &taken, &taken).await.unwrap().is_none());
+        assert!(listen_or_not("a.listen", "127.0.0.1:0", "127.0.0.1:0").await.unwrap().is_some());
+    }
 }

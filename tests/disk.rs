@@ -124,6 +124,16 @@ async fn attempt(client: &Client, device: &str) -> Option<(String, u16)> {
     Some((first["message"].as_str().unwrap().to_owned(), ending(&mut socket).await.1))
 }
 
+/// Uploads a file; the status, and what is said.
+async fn upload(client: &Client) -> (u16, String) {
+    use reqwest::multipart::{Form, Part};
+    let bytes = std::fs::read(&crate::harness::speech::jfk().path).unwrap();
+    let form = Form::new().part("files", Part::bytes(bytes).file_name("talk.wav"));
+    let request = client.request("POST", "/api/audio/upload").multipart(form);
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
 async fn newest(client: &Client) -> Value {
     client.conversations().await.into_iter().next().expect("a conversation")
 }
@@ -193,6 +203,9 @@ async fn a_full_disk_is_refused_until_there_is_room() {
     let (said, code) = attempt(&admin, "tablet").await.expect("a refusal");
     assert_eq!((said.contains("the disk is full"), code), (true, 1013), "{said}");
     assert_eq!(said_by_keeper(&daemon, "the disk is full"), 1);
+    let (status, said) = upload(&admin).await;
+    assert_eq!((status, said.contains("the disk is full")), (507, true), "{said}");
+    assert_eq!(std::fs::read_dir(daemon.state_dir().join("uploads")).unwrap().count(), 0);
 
     // Somebody else fills the rest, to the last byte. The daemon stays up.
     let filler = daemon.state_dir().join("filler");
@@ -221,6 +234,7 @@ async fn a_full_disk_is_refused_until_there_is_room() {
         assert!(Instant::now() < deadline, "{closed}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert_eq!(upload(&admin).await.0, 200);
     assert!(daemon.log().contains("audio is accepted again"));
     daemon.stop_clean();
     rows_fit_files(&daemon.state_dir());

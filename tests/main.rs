@@ -14,6 +14,7 @@ mod harness;
 mod isolation;
 mod layers;
 mod memory;
+mod metrics;
 mod odd_input;
 mod openapi;
 mod quality;

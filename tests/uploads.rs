@@ -61,7 +61,8 @@ fn spooled(daemon: &Daemon) -> usize {
 }
 
 fn without_memory() -> Daemon {
-    Daemon::with(&[("MEMORY__ENABLED", "false")])
+    // Requests that wait do so however busy the machine is.
+    Daemon::with(&[("MEMORY__ENABLED", "false"), ("UPLOADS__WAIT", "5m")])
 }
 
 #[tokio::test]

@@ -99,6 +99,20 @@ pub async fn keep_heap_small(every: Duration, stop: CancellationToken) -> Result
     Ok(())
 }
 
+/// Has the threads to come share two arenas: glibc gives each its own, up to eight
+/// for each core, and what a thread has used once stays in its arena. One thread
+/// does nearly all the work here; the others copy and wait for the disk.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+pub fn share_heap() {
+    // SAFETY: it takes the allocator's own lock and sets a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// As with glibc, where the allocator is another.
+#[cfg(not(target_env = "gnu"))]
+pub fn share_heap() {}
+
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
 fn trim_heap() {

@@ -158,13 +158,14 @@ async fn open_index(config: Config) -> Result<()> {
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use crate::base::error::{Context, Kind};
+    crate::base::system::share_heap();
     tokio::runtime::Builder::new_multi_thread()
         // One is enough for hundreds of streams, and spares waking a second for
         // each frame; disk and database have threads of their own.
         .worker_threads(1)
-        // Each costs memory for as long as it is used: two hundred recordings that
-        // sync at once wait in line instead.
-        .max_blocking_threads(32)
+        // Each costs memory for as long as it is used. Their work is to wait for
+        // the disk, which takes as many syncs at once as help it.
+        .max_blocking_threads(16)
         .thread_name("friend-lite")
         .enable_all()
         .build()

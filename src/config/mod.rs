@@ -67,6 +67,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Uploaded files.
     pub uploads: Uploads,
+    /// How the daemon looks after its parts.
+    pub health: Health,
     /// Being found on the local network.
     pub discovery: Discovery,
 }
@@ -125,8 +127,9 @@ section!(
         /// Empty: only an administrator's login does.
         metrics_token: Secret = Secret::default(),
         /// Pages of other servers that may use the API from a browser:
-        /// `https://dash.example.com`. Their scripts may then act for whoever is
-        /// logged in.
+        /// `https://dash.example.com`, or a network whose machines serve such pages
+        /// by address (`100.64.0.0/10` is Tailscale's). Their scripts may then act
+        /// for whoever is logged in.
         cors_origins: Vec<String> = Vec::new(),
     }
 );
@@ -235,7 +238,8 @@ section!(
     Disk {
         /// Room kept free, in MiB. Below it the oldest transcribed audio is
         /// deleted; where that is not enough, new audio is refused until there is
-        /// room. Audio without a transcript is never deleted.
+        /// room. Audio without a transcript is never deleted. Uploads may take
+        /// half of it, until it is made free again.
         reserve_mib: u64 = 512,
         /// A warning is given when the room above the reserve lasts for less than
         /// this at the present rate.
@@ -428,8 +432,17 @@ section!(
         max_length: Interval = Interval::from_secs(24 * 3600),
         /// A client that sends nothing for this long is given up.
         timeout: Interval = Interval::from_secs(60),
-        /// How long a request that waits for its transcripts waits.
-        wait: Interval = Interval::from_secs(600),
+        /// How long a request that waits for its transcripts waits; they are made
+        /// all the same after that.
+        wait: Interval = Interval::from_secs(60),
+    }
+);
+
+section!(
+    /// How the daemon looks after its parts.
+    Health {
+        /// Time the database has to answer before `/health` says that it does not.
+        store_timeout: Interval = Interval::from_secs(5),
     }
 );
 
@@ -444,6 +457,19 @@ section!(
         interfaces: Vec<String> = Vec::new(),
     }
 );
+
+impl Disk {
+    /// Room that is kept free, in bytes.
+    pub fn reserve(&self) -> u64 {
+        self.reserve_mib.saturating_mul(1 << 20)
+    }
+
+    /// Room that uploads leave free, in bytes. Less than the reserve: on a disk
+    /// that has reached it, old audio makes room for what is uploaded too.
+    pub fn upload_reserve(&self) -> u64 {
+        self.reserve() / 2
+    }
+}
 
 impl Config {
     /// Where the database and the audio live.

@@ -52,7 +52,8 @@ impl Config {
             })?;
         }
         for origin in &self.server.cors_origins {
-            require(is_origin(origin), "server.cors_origins", || {
+            let good = is_origin(origin) || network(origin).is_some();
+            require(good, "server.cors_origins", || {
                 format!("`{origin}` is not an origin such as https://dash.example.com")
             })?;
         }
@@ -145,6 +146,7 @@ impl Config {
             ("jobs.sweep_interval", self.jobs.sweep_interval),
             ("uploads.max_length", self.uploads.max_length),
             ("uploads.timeout", self.uploads.timeout),
+            ("health.store_timeout", self.health.store_timeout),
         ] {
             positive(key, deadline.get())?;
         }
@@ -234,6 +236,8 @@ mod tests {
         for (origin, good) in [
             ("https://dash.example.com", true),
             ("http://[fd00::1]:5173", true),
+            ("100.64.0.0/10", true),
+            ("100.64.0.0/40", false),
             ("*", false),
             ("https://", false),
             ("https://dash.example.com/", false),

@@ -1,7 +1,7 @@
 //! A speech-to-text service over the Wyoming framing: gathers the audio of one
 //! request and has it recognised.
 
-use super::serve::Service;
+use super::serve::{Service, Tell};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::SAMPLE_RATE;
 use crate::domain::transcript::Transcript;
@@ -76,7 +76,7 @@ impl<R: Recognizer> Service for Session<R> {
         self.recognizer.info()
     }
 
-    fn handle(&mut self, event: Event) -> Result<Option<Event>> {
+    fn handle(&mut self, event: Event, _: &mut Tell<'_>) -> Result<Option<Event>> {
         match event.kind.as_str() {
             Transcribe::KIND => self.language = event.body::<Transcribe>()?.language,
             AudioStart::KIND => {
@@ -118,11 +118,11 @@ mod tests {
     }
 
     fn ask(session: &mut Session<Counter>, chunks: &[Event]) -> Result<event::Transcript> {
-        session.handle(Event::of(&AudioStart::default()))?;
+        session.handle(Event::of(&AudioStart::default()), &mut |_| Ok(()))?;
         for chunk in chunks {
-            assert!(session.handle(chunk.clone())?.is_none());
+            assert!(session.handle(chunk.clone(), &mut |_| Ok(()))?.is_none());
         }
-        let answer = session.handle(Event::of(&AudioStop::default()))?;
+        let answer = session.handle(Event::of(&AudioStop::default()), &mut |_| Ok(()))?;
         answer.expect("an answer").body()
     }
 
@@ -134,7 +134,7 @@ mod tests {
     fn a_request_leaves_nothing_behind() {
         let mut session = Session::new(Counter);
         let german = Transcribe { name: None, language: Some("de".into()) };
-        session.handle(Event::of(&german)).unwrap();
+        session.handle(Event::of(&german), &mut |_| Ok(())).unwrap();
         let first = ask(&mut session, &[chunk(4), chunk(3)]).unwrap();
         assert_eq!((first.text.as_str(), first.language.as_deref()), ("3 samples", Some("de")));
         let second = ask(&mut session, &[]).unwrap();

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use crate::wyoming::event::Body;
 
-/// Asks for text: the next message of a chat. Answered by [`Generated`].
+/// Asks for text: the next message of a chat. Answered by [`Generated`], and
+/// where it is to [`stream`](Generate::stream), by a [`Piece`] for every token
+/// before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// The chat so far.
@@ -19,6 +21,16 @@ pub struct Generate {
     pub temperature: f32,
     /// Seed of the sampler.
     pub seed: u32,
+    /// Whether the text is wanted as it is written, too.
+    #[serde(default)]
+    pub stream: bool,
+}
+
+/// What the model has written since the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The text.
+    pub text: String,
 }
 
 /// One message of a chat.
@@ -74,6 +86,10 @@ pub struct Embedded {
 
 impl Body for Generate {
     const KIND: &'static str = "generate";
+}
+
+impl Body for Piece {
+    const KIND: &'static str = "generated-piece";
 }
 
 impl Body for Generated {

@@ -121,6 +121,19 @@ async fn an_engine_that_does_not_load_in_time_is_ended() {
 }
 
 #[tokio::test]
+async fn an_answer_of_the_language_model_has_twenty_minutes_and_no_more() {
+    let bench = usual();
+    ask(&bench.engine, "a", LONG).await.unwrap();
+    // From here on time passes as fast as nothing happens.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let deadline = crate::config::Llm::default().deadline.get();
+    let error = ask(&bench.engine, "hang", deadline).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed().as_secs()), (Kind::Timeout, 1200));
+    assert_eq!((bench.engine.starts(), bench.engine.crashes()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_dropped_request_never_answers_the_next() {
     let bench = usual();
     let pid = ask(&bench.engine, "a", LONG).await.unwrap();

@@ -48,12 +48,17 @@ pub trait Service {
     /// The answer to `describe`.
     fn info(&self) -> Info;
 
-    /// Handles one event. None: no answer yet.
+    /// Handles one event. None: no answer yet. What is known before the answer
+    /// goes to `tell`.
     ///
     /// # Errors
     /// Sent to the other side as an `error` event.
-    fn handle(&mut self, event: Event) -> Result<Option<Event>>;
+    fn handle(&mut self, event: Event, tell: &mut Tell<'_>) -> Result<Option<Event>>;
 }
+
+/// Sends an event while a request is being handled. Fails when nobody is there
+/// any more.
+pub type Tell<'a> = dyn FnMut(Event) -> Result<()> + 'a;
 
 /// Standard input and output as a connection.
 #[derive(Debug)]
@@ -105,7 +110,7 @@ impl Pipe {
                     let text = event.body::<Ping>().unwrap_or_default().text;
                     Some(Event::of(&Pong { text }))
                 }
-                _ => match service.handle(event) {
+                _ => match service.handle(event, &mut |event| self.send(event)) {
                     Ok(answer) => answer,
                     Err(error) => Some(Event::of(&Failure::from_error(&error))),
                 },

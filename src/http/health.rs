@@ -1,10 +1,26 @@
 //! How the parts of the daemon are, as `/health` tells it.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::base::error::{Error, Kind, Result};
+
+/// The answer of a part that is asked how it is.
+///
+/// # Errors
+/// What it says; `Timeout` when it has said nothing after `limit`.
+pub(super) async fn ask<T>(limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.unwrap_or_else(|_| {
+        let seconds = limit.as_secs_f64();
+        Err(Error::new(Kind::Timeout, format!("no answer in {seconds} s")))
+    })
+}
 
 /// A part whose absence the daemon survives. (The store, which it does not, is
 /// asked when somebody wants to know.)
@@ -117,6 +133,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_hangs_is_given_the_time_that_is_configured() {
+        let limit = crate::config::Health::default().store_timeout.get();
+        let began = tokio::time::Instant::now();
+        let silence = ask(limit, std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!((silence.kind(), began.elapsed().as_secs()), (Kind::Timeout, 5));
+        assert_eq!(ask(limit, async { Ok(7) }).await.unwrap(), 7);
+    }
 
     #[test]
     fn a_missing_model_shows_and_heals() {

@@ -48,8 +48,8 @@ impl Form {
     /// so in its place, and the others go on.
     ///
     /// # Errors
-    /// `TooLarge` when the whole is; `NoSpace` when the disk is too full;
-    /// `BadInput` when it is not such a form, or its sender fell silent. Nothing
+    /// `TooLarge` when the whole is; `NoSpace` or `Unavailable` when the disk is
+    /// too full or takes nothing; `BadInput` when it is not such a form, or its sender fell silent. Nothing
     /// of it is kept then.
     pub async fn receive(api: &Api, request: Request) -> Result<Self> {
         let limits = &api.config.uploads;
@@ -65,7 +65,10 @@ impl Form {
         };
         let received = match length {
             Some(length) if length > parts.max_request() => Err(parts.request_too_large()),
-            _ => parts.receive().await,
+            _ => match api.recordings.accepting() {
+                Ok(()) => parts.receive().await,
+                Err(refused) => Err(refused),
+            },
         };
         if received.is_err() {
             parts.drain().await;

@@ -91,6 +91,9 @@ impl Users for FakeStore {
     async fn users(&self) -> Result<Vec<User>> {
         unreachable!()
     }
+    async fn renew_password_hash(&self, _: &UserId, _: &str, _: &str) -> Result<()> {
+        unreachable!()
+    }
     async fn update_user(&self, _: &UserId, _: UserUpdate) -> Result<User> {
         unreachable!()
     }

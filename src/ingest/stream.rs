@@ -146,7 +146,7 @@ impl Stream {
             }
         }
         samples.clear();
-        samples.shrink_to(8 * PIECE);
+        samples.shrink_to(PIECE);
         self.samples = samples;
         result
     }
@@ -198,7 +198,7 @@ impl Stream {
         let held_from = self.segmenter.position() - self.pre_roll.len() as u64;
         let Some(first) = self.segmenter.first_speech() else {
             let keep = usize::try_from(lead).unwrap_or(0) + FRAME;
-            if self.pre_roll.len() > 2 * keep + PIECE {
+            if self.pre_roll.len() > keep + PIECE {
                 self.pre_roll.skip(self.pre_roll.len() - keep);
             }
             return Ok(());

@@ -102,6 +102,7 @@ pub async fn serve(
     };
     let mut connection = Connection {
         last_heard: ingest.clock.monotonic(),
+        last_audio: None,
         socket,
         protocol,
         pace,
@@ -160,6 +161,8 @@ struct Connection {
     expected: Option<Expected>,
     challenge: Option<Challenge>,
     last_heard: Duration,
+    /// When audio came last, unless what it was part of is over.
+    last_audio: Option<Duration>,
     complaints: u32,
 }
 
@@ -199,6 +202,7 @@ impl Connection {
         }
         let clock = &ingest.clock;
         let limit = ingest.config.server.stream_timeout.get();
+        let lull = ingest.config.conversation.silence_timeout.get();
         let interval = PING_INTERVAL.min(limit / 3);
         let token = ingest.supervisor.stop_token();
         let mut stopped = std::pin::pin!(token.cancelled());
@@ -207,10 +211,12 @@ impl Connection {
         loop {
             let outcome = tokio::select! {
                 message = self.socket.recv() => {
+                    let mut audio = false;
                     let outcome = match message {
                         Some(Ok(Message::Text(text))) => self.on_text(&text).await,
                         Some(Ok(Message::Binary(bytes))) => {
                             self.pace.permit();
+                            audio = true;
                             self.on_binary(&bytes).await
                         }
                         Some(Ok(Message::Ping(_))) => Ok(()),
@@ -228,6 +234,9 @@ impl Connection {
                     };
                     // After it is dealt with: our own slowness is not the client's silence.
                     self.last_heard = clock.monotonic();
+                    if audio {
+                        self.last_audio = Some(self.last_heard);
+                    }
                     outcome
                 }
                 request = self.session.next_request() => {
@@ -257,9 +266,15 @@ impl Connection {
                             return Ending::Disconnect;
                         }
                     }
+                    if self.last_audio.is_some_and(|last| now >= last + lull) {
+                        // It answers, and sends nothing to be kept.
+                        self.last_audio = None;
+                        self.session.lull().await;
+                    }
                     let probed = self.challenge.as_ref().map(|challenge| challenge.since + PROBE);
-                    let next = next_ping.min(self.last_heard + limit);
-                    alarm.set(now, probed.map_or(next, |probed| next.min(probed)));
+                    let over = self.last_audio.map(|last| last + lull);
+                    let next = [probed, over].into_iter().flatten();
+                    alarm.set(now, next.fold(next_ping.min(self.last_heard + limit), Duration::min));
                     self.session.poll()
                 }
                 () = &mut stopped => return Ending::Shutdown,

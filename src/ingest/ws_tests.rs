@@ -204,6 +204,35 @@ async fn a_socket_that_answers_pings_stays() {
     assert_eq!(bench.ingest.clients().count(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stays_and_sends_no_more_audio_has_its_conversation_closed() {
+    let clock = Clock::of_timers(Timestamp::from_millis(1_753_190_000_000));
+    let (bench, address) = start_at(clock, |_| {}).await;
+    let (mut sink, mut source) = connect(address).await.split();
+    // Reading, it answers pings.
+    let reader = tokio::spawn(async move { while let Some(Ok(_)) = source.next().await {} });
+    let sound = speech(1.0);
+    let open = || bench.ingest.clients().list(None)[0].conversation.is_some();
+    for _ in 0..2 {
+        sink.send(Client::text(r#"{"type":"audio-start"}"#)).await.unwrap();
+        sink.send(Client::binary(bytes(&sound))).await.unwrap();
+        while !open() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let heard = tokio::time::Instant::now();
+        while open() {
+            sink.send(Client::text(r#"{"type":"ping","t":1}"#)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let seconds = heard.elapsed().as_secs_f64();
+        assert!((89.0..91.0).contains(&seconds), "{seconds}");
+    }
+    let silence = (sound, CloseReason::Silence);
+    assert_eq!(closed(&bench, 2).await, [silence.clone(), silence]);
+    assert_eq!(bench.ingest.clients().count(), 1);
+    reader.abort();
+}
+
 /// Bare packets of `frame` samples.
 fn packets(samples: &[i16], frame: usize) -> Vec<Vec<u8>> {
     let mut encoder =

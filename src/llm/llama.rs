@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Generate, LanguageModel, Role};
+use super::{Generate, LanguageModel, Role, Told};
 use crate::base::error::{Error, Kind, Result};
 use crate::engine::Settings;
 use crate::engine::gate::Gate;
-use crate::engine::messages::{self, Finish, Generated};
+use crate::engine::messages::{self, Finish, Generated, Piece};
 use crate::engine::process::{Engine, Link};
 use crate::supervisor::Supervisor;
 use crate::wyoming::Event;
@@ -37,25 +37,20 @@ impl LlamaEngine {
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
-}
 
-#[async_trait]
-impl LanguageModel for LlamaEngine {
-    fn name(&self) -> String {
-        self.engine.name().to_owned()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.engine.is_ready()
-    }
-
-    async fn generate(&self, request: Generate) -> Result<String> {
+    async fn ask(&self, request: Generate, told: Option<&mut Told<'_>>) -> Result<String> {
         let (lane, strict) = (request.lane, request.schema.is_some());
-        let request = Event::of(&to_message(request));
+        let request = messages::Generate { stream: told.is_some(), ..to_message(request) };
+        let request = Event::of(&request);
         let _permit = self.gate.enter(lane, &self.engine).await;
         let ask = async |link: &mut Link| {
             link.send(request).await?;
-            link.answer::<Generated>().await
+            match told {
+                Some(told) => {
+                    link.answer_telling::<Generated, Piece>(|piece| told(&piece.text)).await
+                }
+                None => link.answer::<Generated>().await,
+            }
         };
         let (answer, _) = self.engine.call(self.deadline, ask).await?;
         tracing::debug!(
@@ -71,6 +66,25 @@ impl LanguageModel for LlamaEngine {
             return Err(Error::new(Kind::BadInput, message));
         }
         Ok(answer.text)
+    }
+}
+
+#[async_trait]
+impl LanguageModel for LlamaEngine {
+    fn name(&self) -> String {
+        self.engine.name().to_owned()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
+    async fn generate(&self, request: Generate) -> Result<String> {
+        self.ask(request, None).await
+    }
+
+    async fn write(&self, request: Generate, told: &mut Told<'_>) -> Result<String> {
+        self.ask(request, Some(told)).await
     }
 }
 
@@ -90,5 +104,6 @@ fn to_message(request: Generate) -> messages::Generate {
         max_tokens: request.max_tokens,
         temperature: request.temperature,
         seed: request.seed,
+        stream: false,
     }
 }

@@ -62,4 +62,18 @@ pub trait LanguageModel: Send + Sync {
     /// `Unavailable`, `Timeout`: try again. `BadInput`: the prompt is longer
     /// than the model's context, or the schema cannot be used.
     async fn generate(&self, request: Generate) -> Result<String>;
+
+    /// As [`LanguageModel::generate`]; `told` hears the message piece by piece as
+    /// it is written.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::generate`], at any time.
+    async fn write(&self, request: Generate, told: &mut Told<'_>) -> Result<String> {
+        let text = self.generate(request).await?;
+        told(&text);
+        Ok(text)
+    }
 }
+
+/// Hears pieces of a message.
+pub type Told<'a> = dyn FnMut(&str) + Send + 'a;

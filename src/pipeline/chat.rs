@@ -13,7 +13,7 @@ use crate::domain::chat::{Chat, ChatMessage, ChatRole};
 use crate::domain::ids::{ChatId, MemoryId, UserId};
 use crate::domain::job::Lane;
 use crate::domain::memory::ScoredMemory;
-use crate::llm::LanguageModel;
+use crate::llm::{LanguageModel, Told};
 use crate::store::Store;
 
 /// Memories shown to the model for one question.
@@ -144,18 +144,32 @@ impl Turn {
         Ok(found)
     }
 
-    /// Answers the last message of a talk from `memories`, and notes the answer.
+    /// Answers the last message of a talk from `memories`, and notes the answer;
+    /// `told` hears it piece by piece as it is written.
     ///
     /// # Errors
     /// `Unavailable` without a language model; what that and the store return.
-    pub async fn answer(&self, chat: &ChatId, memories: &[ScoredMemory]) -> Result<Answer> {
+    pub async fn answer(
+        &self,
+        chat: &ChatId,
+        memories: &[ScoredMemory],
+        told: &mut Told<'_>,
+    ) -> Result<Answer> {
         let Assistant { store, llm, clock, .. } = &self.assistant;
         self.assistant.ready()?;
         let messages = store.chat_messages(chat, LOOK_BACK).await?;
         let said: Vec<(ChatRole, &str)> = messages.iter().map(said).collect();
         let facts: Vec<&str> = memories.iter().map(|found| found.memory.text.as_str()).collect();
-        let text =
-            llm.generate(prompts::chat(&facts, &said, Lane::Interactive)).await?.trim().to_owned();
+        let mut begun = false;
+        let mut pieces = |piece: &str| {
+            let piece = if begun { piece } else { piece.trim_start() };
+            begun |= !piece.is_empty();
+            if !piece.is_empty() {
+                told(piece);
+            }
+        };
+        let prompt = prompts::chat(&facts, &said, Lane::Interactive);
+        let text = llm.write(prompt, &mut pieces).await?.trim().to_owned();
         if text.is_empty() {
             return Err(Error::new(Kind::Unavailable, "the language model had no answer"));
         }

@@ -50,7 +50,7 @@ impl DiskKeeper {
             store,
             recordings,
             deletion,
-            reserve: config.reserve_mib.saturating_mul(1 << 20),
+            reserve: config.reserve(),
             warn_headroom: config.warn_headroom.get(),
             clock,
             written: VecDeque::new(),
@@ -196,5 +196,72 @@ impl DiskKeeper {
             }
             self.said = refusal;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::ids::ConversationId;
+    use crate::pipeline::reconcile::LiveConversations;
+    use crate::recording::Format;
+    use crate::store::sqlite::testing::{Fixture, at, conversation, user};
+
+    struct Nobody;
+
+    #[async_trait]
+    impl LiveConversations for Nobody {
+        fn is_live(&self, _: &ConversationId) -> bool {
+            false
+        }
+
+        fn any_live(&self) -> bool {
+            false
+        }
+
+        async fn close(&self, _: &ConversationId) {}
+    }
+
+    #[tokio::test]
+    async fn warns_once_while_the_room_lasts_for_less_than_is_wanted() {
+        const HOUR: u64 = 3600;
+        let fixture = Fixture::new();
+        let clock = Clock::simulated(at(0));
+        let dir = fixture.dir.path().join("state");
+        let recordings = Recordings::open(&dir, Duration::ZERO, clock.clone()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(fixture.store.clone());
+        let live = Arc::new(Nobody);
+        let deletion = Deletion::new(store.clone(), recordings.clone(), live, clock.clone());
+        let config = config::Disk::default();
+        let reserve = config.reserve_mib << 20;
+        let mut keeper =
+            DiskKeeper::new(store, recordings.clone(), deletion, &config, clock.clone());
+        assert_eq!(keeper.headroom(reserve + 1), None, "no rate yet");
+
+        let mut one = conversation(&user("anna"));
+        let (client, id) = (&one.client_id, &one.id);
+        one.audio_path = Recordings::file_name(one.started_at, client, id, Format::Wav);
+        let mut recorder = recordings.create(&one).await.unwrap();
+        // Ten seconds in a hundred: 3,200 bytes a second.
+        recorder.append(&[1; 160_000]).await.unwrap();
+        clock.advance(Duration::from_secs(100));
+        let hours = |hours: u64| reserve + 3_200 * HOUR * hours;
+        let short = keeper.headroom(hours(20)).unwrap();
+        assert!((19 * HOUR..=20 * HOUR).contains(&short.as_secs()), "{short:?}");
+        let ample = keeper.headroom(hours(60)).unwrap();
+        let mut warned = Vec::new();
+        for headroom in [ample, short, short, short * 2, ample] {
+            keeper.warn(Some(headroom));
+            warned.push(keeper.warned);
+        }
+        // Twice what is too little is not enough to be at ease again.
+        assert_eq!(warned, [false, true, true, true, false]);
+        // Nothing recorded for a while: as good as no rate.
+        clock.advance(RATE_OVER);
+        keeper.headroom(hours(20));
+        clock.advance(RATE_OVER);
+        assert_eq!(keeper.headroom(hours(20)), None);
     }
 }

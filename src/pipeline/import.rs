@@ -62,7 +62,9 @@ impl Import {
         let mut recorder = self.recordings.create(conversation).await?;
         let length = self.config.uploads.max_length;
         let limit = length.get().as_secs().saturating_mul(u64::from(SAMPLE_RATE));
-        let segmenter = Segmenter::new(&self.config.transcribe);
+        let mut segmenter = Segmenter::new(&self.config.transcribe);
+        // All of it is there: the fewest passes of the model are the soonest done.
+        segmenter.pack(true);
         let mut reading = Reading::new(file, segmenter, limit);
         while let Some(piece) = reading.next().await? {
             self.accept(&conversation.id, &mut recorder, piece).await?;
@@ -102,6 +104,11 @@ impl Import {
 impl Handler for Import {
     fn kinds(&self) -> &'static [JobKind] {
         &[JobKind::Import]
+    }
+
+    /// While nothing can be recorded, uploads wait in the spool.
+    fn is_ready(&self) -> bool {
+        self.recordings.refusal().is_none()
     }
 
     async fn handle(&self, job: &Job) -> Result<()> {

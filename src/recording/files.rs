@@ -3,11 +3,14 @@
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Result};
+use std::io::{ErrorKind, IoSlice, Result};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::base::planned;
+
+/// The most parts that the kernel takes in one write.
+const MAX_PARTS: usize = 1024;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,11 @@ pub(super) trait Handle: Debug + Send + Sync {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<usize>;
     /// Writes all of `bytes` at `at`. On an error any part may be written.
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<()>;
+    /// As [`Handle::write_at`], of `parts` one after the other, which are one
+    /// write: of several, a crash could keep a later one without an earlier.
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> Result<()> {
+        self.write_at(&parts.concat(), at)
+    }
     /// Cuts it, or lengthens it with zeros.
     fn set_len(&self, bytes: u64) -> Result<()>;
     /// Waits until its bytes and length are on disk.
@@ -131,11 +139,54 @@ impl Handle for File {
         planned::around_io("writing", || self.write_all_at(bytes, at))
     }
 
+    fn write_parts_at(&self, parts: &[&[u8]], mut at: u64) -> Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut left, 0);
+        planned::around_io("writing", || {
+            while !left.is_empty() {
+                let now = left.get(..MAX_PARTS).unwrap_or(left);
+                match rustix::io::pwritev(self, now, at) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        at += count as u64;
+                        IoSlice::advance_slices(&mut left, count);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn set_len(&self, bytes: u64) -> Result<()> {
         planned::around_io("cutting a file", || File::set_len(self, bytes))
     }
 
     fn sync(&self) -> Result<()> {
         planned::around_io("syncing", || self.sync_data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_written_one_after_the_other_however_many_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk(dir.path().into());
+        let file = disk.open("parts", Use::Create).unwrap();
+        let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut parts: Vec<&[u8]> = bytes.chunks(37).collect();
+        assert!(parts.len() > 2 * MAX_PARTS);
+        parts.insert(0, &[]);
+        parts.push(&[]);
+        file.write_parts_at(&parts, 5).unwrap();
+        file.write_parts_at(&[&[], &[]], 1_000_000).unwrap();
+        let mut read = vec![0; 200_000];
+        assert_eq!(file.read_at(&mut read, 5).unwrap(), bytes.len());
+        assert_eq!(read[..bytes.len()], bytes);
     }
 }

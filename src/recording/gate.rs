@@ -78,6 +78,7 @@ pub(super) struct Gate {
     refusal: Mutex<Option<Refusal>>,
     seen: Mutex<Option<Seen>>,
     written: AtomicU64,
+    begun: AtomicU64,
 }
 
 impl Gate {
@@ -97,6 +98,13 @@ impl Gate {
             self.set(Some(Refusal::of(error)));
         }
         result
+    }
+
+    /// Where in its interval the next recording begins, from 0 up to 1: whatever
+    /// their number, they are spread evenly over it.
+    pub(super) fn next_phase(&self) -> f64 {
+        const GOLDEN: f64 = 0.618_033_988_749_895;
+        (self.begun.fetch_add(1, Ordering::Relaxed) as f64 * GOLDEN).fract()
     }
 
     /// Notes that audio was written.

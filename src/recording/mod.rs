@@ -103,6 +103,12 @@ impl Recordings {
         Ok(Self { dir: dir.into(), files, gate, spool, sync_interval, clock })
     }
 
+    /// The same, where uploads leave `bytes` on the disk free.
+    #[must_use]
+    pub fn with_reserve(self, bytes: u64) -> Self {
+        Self { spool: self.spool.leaving(bytes), ..self }
+    }
+
     /// The directory itself, to measure its disk.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -33,6 +33,9 @@ pub struct Recorder {
     samples: u64,
     format: Format,
     sync_interval: Duration,
+    /// Taken off the first interval: recordings that begin together are not to
+    /// sync together, again and again.
+    head_start: Duration,
     clock: Clock,
 }
 
@@ -70,8 +73,10 @@ impl Shared {
 
 impl Recorder {
     pub(super) fn new(file: Track, gate: Arc<Gate>, sync_interval: Duration, clock: Clock) -> Self {
+        let head_start = sync_interval.mul_f64(gate.next_phase());
         Self {
             format: file.format(),
+            head_start,
             shared: Arc::new(Shared { file: Mutex::new(file), gathered: Mutex::default(), gate }),
             write: None,
             due: None,
@@ -137,7 +142,9 @@ impl Recorder {
             return self.sync().await;
         }
         if self.due.is_none() && backlog > 0 {
-            self.due = Some(self.clock.monotonic() + self.sync_interval);
+            let head_start = std::mem::take(&mut self.head_start);
+            let wait = self.sync_interval.saturating_sub(head_start);
+            self.due = Some(self.clock.monotonic() + wait);
         }
         self.poll()
     }

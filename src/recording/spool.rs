@@ -15,13 +15,12 @@ use crate::supervisor::blocking;
 
 /// Bytes that gather before they are written.
 const BLOCK: usize = 256 * 1024;
-/// Room that uploads leave on the disk, in bytes: live audio goes first.
-const RESERVE: u64 = 256 << 20;
-
 /// The directory of uploaded files. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Spool {
     dir: Arc<Path>,
+    /// Room that uploads leave on the disk, in bytes: live audio goes first.
+    reserve: u64,
 }
 
 /// A file that is arriving. Dropped before [`Incoming::finish`], it is gone.
@@ -69,7 +68,13 @@ impl Spool {
         let dir = state_dir.join("uploads");
         let made = DirBuilder::new().mode(0o700).recursive(true).create(&dir);
         made.map_err(|error| failed("cannot make", &dir, error))?;
-        Ok(Self { dir: dir.into() })
+        Ok(Self { dir: dir.into(), reserve: 0 })
+    }
+
+    /// The same, leaving `bytes` on the disk free.
+    #[must_use]
+    pub fn leaving(self, bytes: u64) -> Self {
+        Self { reserve: bytes, ..self }
     }
 
     /// Begins a file.
@@ -141,7 +146,7 @@ impl Spool {
     pub fn has_room(&self, bytes: u64) -> Result<()> {
         let disk = rustix::fs::statvfs(&*self.dir)
             .map_err(|error| failed("cannot measure", &self.dir, error.into()))?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes.saturating_add(RESERVE) {
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes.saturating_add(self.reserve) {
             let text = "there is no room on the disk for this upload; make some and send it again";
             return Err(Error::new(Kind::NoSpace, text));
         }

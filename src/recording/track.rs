@@ -14,25 +14,28 @@ const TICKS: u64 = (ogg::TICKS / SAMPLE_RATE) as u64;
 /// close, put it right. Each write of it costs the disk a block.
 const HEADER_LAG: u64 = 10 * SAMPLE_RATE as u64;
 
+/// Bytes that are allocated at a time while audio gathers.
+const BLOCK: usize = 4096;
+
 /// Audio on its way to disk: samples as bytes, or whole packets.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub(super) samples: u64,
-    pub(super) bytes: Vec<u8>,
-    /// The length of each packet in `bytes`, and its samples. PCM has none.
+    /// The bytes, in blocks that are filled one after the other: at any moment
+    /// hundreds of recordings hold what has come and little more. What was added
+    /// at once lies in one block.
+    blocks: Vec<Vec<u8>>,
+    /// The length of each packet in them, and its samples. PCM has none.
     packets: Vec<(u16, u16)>,
 }
 
 impl Piece {
     pub(super) fn add_samples(&mut self, samples: &[i16]) {
         self.samples += samples.len() as u64;
-        if self.bytes.is_empty() {
-            // A second and a bit, so that it does not grow step by step.
-            self.bytes.reserve(40_000);
-        }
-        let before = self.bytes.len();
-        self.bytes.resize(before + 2 * samples.len(), 0);
-        let (slots, _) = self.bytes.get_mut(before..).unwrap_or_default().as_chunks_mut();
+        let block = self.block(2 * samples.len());
+        let before = block.len();
+        block.resize(before + 2 * samples.len(), 0);
+        let (slots, _) = block.get_mut(before..).unwrap_or_default().as_chunks_mut();
         for (slot, sample) in slots.iter_mut().zip(samples) {
             *slot = sample.to_le_bytes();
         }
@@ -42,8 +45,18 @@ impl Piece {
     /// [`ogg::MAX_PACKET`].
     pub(super) fn add_packet(&mut self, packet: &[u8], samples: u16) {
         self.samples += u64::from(samples);
-        self.bytes.extend_from_slice(packet);
+        self.block(packet.len()).extend_from_slice(packet);
         self.packets.push((u16::try_from(packet.len()).unwrap_or(0), samples));
+    }
+
+    /// A block with room for `bytes` more.
+    fn block(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let room = self.blocks.last().map_or(0, |block| block.capacity() - block.len());
+        if room < bytes || self.blocks.is_empty() {
+            self.blocks.push(Vec::with_capacity(bytes.max(BLOCK)));
+        }
+        let last = self.blocks.len() - 1;
+        &mut self.blocks[last]
     }
 
     fn append(&mut self, mut next: Self) {
@@ -51,16 +64,25 @@ impl Piece {
             *self = next;
         } else {
             self.samples += next.samples;
-            self.bytes.append(&mut next.bytes);
+            self.blocks.append(&mut next.blocks);
             self.packets.append(&mut next.packets);
         }
     }
 
+    fn bytes(&self) -> usize {
+        self.blocks.iter().map(Vec::len).sum()
+    }
+
     /// Its packets, each with its ticks.
     fn packets(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        let mut rest = self.bytes.as_slice();
+        let mut blocks = self.blocks.iter();
+        let mut rest: &[u8] = &[];
         self.packets.iter().map_while(move |(length, samples)| {
-            let (packet, after) = rest.split_at_checked(usize::from(*length))?;
+            let length = usize::from(*length);
+            if rest.len() < length {
+                rest = blocks.next()?;
+            }
+            let (packet, after) = rest.split_at_checked(length)?;
             rest = after;
             Some((packet, u64::from(*samples) * TICKS))
         })
@@ -142,15 +164,16 @@ impl Track {
         next.samples += self.waiting.samples;
         match self.format {
             Format::Wav => {
-                self.file.write_at(&self.waiting.bytes, self.synced.bytes).map_err(cannot)?;
-                next.bytes += self.waiting.bytes.len() as u64;
+                let blocks: Vec<&[u8]> = self.waiting.blocks.iter().map(Vec::as_slice).collect();
+                self.file.write_parts_at(&blocks, self.synced.bytes).map_err(cannot)?;
+                next.bytes += self.waiting.bytes() as u64;
                 if last || self.told == 0 || next.samples - self.told >= HEADER_LAG {
                     self.file.write_at(&wav_file::header(next.samples), 0).map_err(cannot)?;
                     self.told = next.samples;
                 }
             }
             Format::Opus => {
-                let mut pages = Vec::with_capacity(self.waiting.bytes.len() * 9 / 8);
+                let mut pages = Vec::with_capacity(self.waiting.bytes() * 9 / 8);
                 let packets = self.waiting.packets();
                 next.mark = ogg::write_pages(&mut pages, self.serial, self.synced.mark, packets);
                 self.file.write_at(&pages, self.synced.bytes).map_err(cannot)?;

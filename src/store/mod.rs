@@ -164,6 +164,9 @@ pub trait Users: Send + Sync {
     /// Changes a user and returns the result. `NotFound` without one, `Conflict`
     /// when the e-mail address is taken or no administrator would be left.
     async fn update_user(&self, id: &UserId, update: UserUpdate) -> Result<User>;
+    /// Puts the hash `to` in place of `from`, both of the same password: tokens
+    /// stay. Nothing happens when the password has been changed meanwhile.
+    async fn renew_password_hash(&self, id: &UserId, from: &str, to: &str) -> Result<()>;
     /// Notes that a device connected.
     async fn see_device(&self, device: &Device) -> Result<()>;
     /// The devices of `user`, or of everybody, oldest first.

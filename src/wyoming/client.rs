@@ -62,6 +62,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// As [`Connection::receive`]; `BadInput` or `Unavailable` when the peer
     /// answers with an error of its own.
     pub async fn answer<B: Body>(&mut self) -> Result<(B, Bytes)> {
+        self.answer_telling(|_: Failure| ()).await
+    }
+
+    /// As [`Connection::answer`]; `told` hears of every `P` that comes before it.
+    ///
+    /// # Errors
+    /// As [`Connection::answer`].
+    pub async fn answer_telling<B: Body, P: Body>(
+        &mut self,
+        mut told: impl FnMut(P),
+    ) -> Result<(B, Bytes)> {
         loop {
             let event = self.receive().await?;
             if event.is::<B>() {
@@ -72,6 +83,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             if event.is::<Failure>() {
                 return Err(event.body::<Failure>().unwrap_or_default().into_error(&self.peer));
+            }
+            if event.is::<P>()
+                && let Ok(piece) = event.body()
+            {
+                told(piece);
             }
         }
     }

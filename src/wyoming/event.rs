@@ -135,6 +135,12 @@ body!("audio-stop",
 );
 body!("transcribe",
     /// Asks for a transcript of the audio that follows.
+    ///
+    /// Wyoming 1.10 has names and terms in it too (`transcript_names`,
+    /// `transcript_terms`), which the text is to lean towards. They are not read:
+    /// Whisper takes such words as text that went before, and says them again
+    /// over silence and noise, so that a name that nobody spoke would be written
+    /// down as spoken.
     Transcribe {
         /// A model of the service.
         #[serde(skip_serializing_if = "Option::is_none")]

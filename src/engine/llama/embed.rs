@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use friend_lite::base::error::{Context, Error, Kind, Result};
 use friend_lite::engine::messages::{Embed, Embedded, vectors_to_bytes};
-use friend_lite::engine::serve::Service;
+use friend_lite::engine::serve::{Service, Tell};
 use friend_lite::wyoming::event::{Event, Info};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
@@ -67,7 +67,7 @@ impl Service for Embedder<'_> {
         Info::default()
     }
 
-    fn handle(&mut self, event: Event) -> Result<Option<Event>> {
+    fn handle(&mut self, event: Event, _: &mut Tell<'_>) -> Result<Option<Event>> {
         if !event.is::<Embed>() {
             let message = format!("this engine does not answer `{}`", event.kind);
             return Err(Error::new(Kind::BadInput, message));

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use friend_lite::base::error::{Context, Error, Kind, Result};
-use friend_lite::engine::messages::{Finish, Generate, Generated};
-use friend_lite::engine::serve::Service;
+use friend_lite::engine::messages::{Finish, Generate, Generated, Piece};
+use friend_lite::engine::serve::{Service, Tell};
 use friend_lite::wyoming::event::{Event, Info};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
@@ -54,7 +54,7 @@ impl<'m> Generator<'m> {
         Ok(Self { loaded, context, batch: LlamaBatch::new(CHUNK, 1), known: Vec::new() })
     }
 
-    fn generate(&mut self, request: &Generate) -> Result<Generated> {
+    fn generate(&mut self, request: &Generate, tell: &mut Tell<'_>) -> Result<Generated> {
         let prompt = prompt::tokens(&self.loaded.model, &request.messages)?;
         let room = (self.context.n_ctx() as usize).saturating_sub(prompt.len());
         if room == 0 || prompt.is_empty() {
@@ -70,6 +70,7 @@ impl<'m> Generator<'m> {
         let limit = room.min(request.max_tokens as usize);
         let vocab = self.loaded.model.vocab();
         let (mut bytes, mut count, mut finish) = (Vec::new(), 0, Finish::Length);
+        let mut told = 0;
         while count < limit {
             let token = sampler.next(&self.context)?;
             if vocab.is_eog(token) {
@@ -78,6 +79,12 @@ impl<'m> Generator<'m> {
             }
             count += 1;
             bytes.extend(vocab.token_to_piece(token, false, None));
+            if request.stream
+                && let Some(text) = whole_characters(bytes.get(told..).unwrap_or_default())
+            {
+                told += text.len();
+                tell(Event::of(&Piece { text: text.to_owned() }))?;
+            }
             if count < limit {
                 self.decode(&[token], prompt.len() + count - 1)?;
             }
@@ -119,17 +126,29 @@ impl<'m> Generator<'m> {
     }
 }
 
+/// The text at the start of `bytes`, up to a character that is not whole yet;
+/// none where nothing can be said yet.
+fn whole_characters(bytes: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).ok()?
+        }
+    };
+    (!text.is_empty()).then_some(text)
+}
+
 impl Service for Generator<'_> {
     fn info(&self) -> Info {
         Info::default()
     }
 
-    fn handle(&mut self, event: Event) -> Result<Option<Event>> {
+    fn handle(&mut self, event: Event, tell: &mut Tell<'_>) -> Result<Option<Event>> {
         if !event.is::<Generate>() {
             let message = format!("this engine does not answer `{}`", event.kind);
             return Err(Error::new(Kind::BadInput, message));
         }
-        let answer = self.generate(&event.body()?);
+        let answer = self.generate(&event.body()?, tell);
         if answer.as_ref().is_err_and(|error| error.kind() != Kind::BadInput) {
             // The context is in an unknown state: forget it all.
             self.context.clear_kv_cache();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub use bootstrap::{Bootstrap, NewUser, add_user, bootstrap_admin, check_email, normal_email};
 pub use extract::{COOKIE, CurrentUser, Session, Superuser, web_socket_user};
+pub use origin::Origins;
 pub use token::Token;
 
 use axum::http::HeaderMap;
@@ -43,7 +44,7 @@ pub struct Auth {
     signer: Signer,
     throttle: Throttle,
     proxies: Proxies,
-    origins: Vec<String>,
+    origins: Origins,
 }
 
 impl Auth {
@@ -67,7 +68,7 @@ impl Auth {
             signer: Signer::new(key.as_bytes(), auth.token_lifetime.get()),
             throttle: Throttle::new(auth.login_attempts.max(1), auth.login_window.get()),
             proxies: Proxies::new(&config.server.trusted_proxies),
-            origins: config.server.cors_origins.clone(),
+            origins: Origins::new(&config.server.cors_origins),
         })
     }
 
@@ -99,9 +100,28 @@ impl Auth {
             return Err(Error::new(Kind::Unauthorized, "wrong e-mail address or password"));
         };
         self.throttle.succeeded(attempt);
+        if self.passwords.is_outdated(&user.password_hash) {
+            self.renew_hash(&user, password).await;
+        }
         let token = self.signer.sign(&user, &self.clock)?;
         self.audit(Some(&user.id), "login", &subject).await;
         Ok(token)
+    }
+
+    /// Hashes a password anew that was right, as new ones are. What fails here is
+    /// tried again at the next login.
+    async fn renew_hash(&self, user: &User, password: &str) {
+        // Too long for bcrypt: such a password keeps the hash it has.
+        if password::check(password).is_err() {
+            return;
+        }
+        let renewed = async {
+            let fresh = self.passwords.hash(password).await?;
+            self.store.renew_password_hash(&user.id, &user.password_hash, &fresh).await
+        };
+        if let Err(error) = renewed.await {
+            tracing::warn!(user = %user.id, "an old password hash is kept: {}", error.report());
+        }
     }
 
     /// The user of that name.
@@ -165,7 +185,12 @@ impl Auth {
     /// Whether a request that carries a cookie comes from one of our own pages,
     /// or from one of `server.cors_origins`.
     pub fn trusts_origin(&self, headers: &HeaderMap) -> bool {
-        origin::is_trusted(headers, &self.origins)
+        self.origins.trust(headers)
+    }
+
+    /// Other servers whose pages may use the API.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// Writes an audit row; what it tells of has happened, so a failure to

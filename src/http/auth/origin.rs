@@ -3,15 +3,68 @@
 //! A browser adds cookies to requests that other sites make, so a cookie alone
 //! proves nothing where state changes or a stream is opened.
 
-use axum::http::{HeaderMap, Uri, header};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Whether the browser says that the request comes from a page served by this
-/// host, or by one of `allowed`. Without a word from the browser the answer is
-/// no.
-pub(super) fn is_trusted(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let origin = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
-    is_same_origin(headers)
-        || origin.is_some_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use ipnet::IpNet;
+
+use crate::config;
+
+/// Other servers whose pages may use the API. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Origins(Arc<[Allowed]>);
+
+#[derive(Clone, Debug)]
+enum Allowed {
+    /// One server: `https://dash.example.com`.
+    Origin(String),
+    /// Every server with an address in it, by that address.
+    Network(IpNet),
+}
+
+impl Origins {
+    /// Those of `server.cors_origins`.
+    pub(super) fn new(configured: &[String]) -> Self {
+        let allowed = |text: &String| match config::network(text) {
+            Some(network) => Allowed::Network(network),
+            None => Allowed::Origin(text.clone()),
+        };
+        Self(configured.iter().map(allowed).collect())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether pages of `origin`, as a browser names it, may use the API.
+    pub fn allow(&self, origin: &HeaderValue) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        self.0.iter().any(|allowed| match allowed {
+            Allowed::Origin(allowed) => allowed.eq_ignore_ascii_case(origin),
+            Allowed::Network(network) => {
+                address(origin).is_some_and(|address| network.contains(&address))
+            }
+        })
+    }
+
+    /// Whether the browser says that the request comes from a page served by this
+    /// host, or by one of these. Without a word from the browser the answer is no.
+    pub(super) fn trust(&self, headers: &HeaderMap) -> bool {
+        is_same_origin(headers)
+            || headers.get(header::ORIGIN).is_some_and(|origin| self.allow(origin))
+    }
+}
+
+/// The address of an origin that is named by it.
+fn address(origin: &str) -> Option<IpAddr> {
+    let origin: Uri = origin.parse().ok()?;
+    matches!(origin.scheme_str(), Some("http" | "https")).then_some(())?;
+    let authority = origin.authority()?;
+    // What comes before an `@` is not where the page is from.
+    (!authority.as_str().contains('@')).then_some(())?;
+    authority.host().trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn is_same_origin(headers: &HeaderMap) -> bool {
@@ -80,15 +133,44 @@ mod tests {
 
     #[test]
     fn configured_origins_are_trusted_and_no_others() {
-        let allowed = ["https://dash.example.com".to_owned()];
+        let allowed = Origins::new(&["https://dash.example.com".to_owned()]);
         let from = |origin| {
             headers(&[("sec-fetch-site", "cross-site"), ("origin", origin), ("host", "pi.local")])
         };
-        assert!(is_trusted(&from("https://dash.example.com"), &allowed));
-        assert!(is_trusted(&from("https://Dash.example.com"), &allowed));
-        assert!(!is_trusted(&from("http://dash.example.com"), &allowed));
-        assert!(!is_trusted(&from("https://dash.example.com.evil.example"), &allowed));
-        assert!(!is_trusted(&from("null"), &allowed));
+        assert!(allowed.trust(&from("https://dash.example.com")));
+        assert!(allowed.trust(&from("https://Dash.example.com")));
+        assert!(!allowed.trust(&from("http://dash.example.com")));
+        assert!(!allowed.trust(&from("https://dash.example.com.evil.example")));
+        assert!(!allowed.trust(&from("null")));
+    }
+
+    #[test]
+    fn pages_of_a_network_are_told_by_their_address() {
+        let tailscale = ["100.64.0.0/10".to_owned(), "fd7a:115c:a1e0::/48".to_owned()];
+        let allowed = Origins::new(&tailscale);
+        let allow = |origin: &str| allowed.allow(&HeaderValue::from_str(origin).unwrap());
+        for origin in [
+            "http://100.64.0.1",
+            "http://100.101.102.103:5173",
+            "https://100.127.255.254:3000",
+            "http://[fd7a:115c:a1e0::1]:5173",
+        ] {
+            assert!(allow(origin), "{origin}");
+        }
+        for origin in [
+            "http://100.63.255.255",
+            "http://100.128.0.1:5173",
+            "http://100.64.0.1.evil.example",
+            "http://100.64.0.1@evil.example",
+            "http://evil.example@100.64.0.1",
+            "ftp://100.64.0.1",
+            "100.64.0.1",
+            "http://[fd7a:115c:a1e1::1]",
+            "null",
+            "",
+        ] {
+            assert!(!allow(origin), "{origin}");
+        }
     }
 
     #[test]

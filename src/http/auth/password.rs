@@ -1,7 +1,11 @@
-//! Password hashes: bcrypt, off the async threads.
+//! Password hashes: bcrypt, off the async threads. Argon2 hashes, which a
+//! database of the original holds, verify too.
 
 use std::sync::Arc;
 
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, Params};
 use tokio::sync::Semaphore;
 
 use crate::base::error::{Context, Error, Kind, Result};
@@ -10,6 +14,10 @@ use crate::supervisor;
 
 /// The longest password bcrypt takes, in bytes: it ignores what follows.
 pub const MAX_BYTES: usize = 72;
+
+/// The most memory that an Argon2 hash may ask for, in KiB: the original asks for
+/// 64 MiB.
+const MAX_ARGON2_MEMORY: u32 = 256 * 1024;
 
 /// The shortest password a person may choose, in characters.
 pub const MIN_CHARACTERS: usize = 8;
@@ -50,18 +58,31 @@ impl Passwords {
     /// # Errors
     /// `Internal` when the work could not be run.
     pub async fn verify(&self, password: &str, hash: Option<String>) -> Result<bool> {
-        let known = hash.is_some() && check(password).is_ok();
+        let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| dummy_hash(self.cost));
         let password = password.to_owned();
         self.run(move || {
+            let matches = if hash.starts_with("$argon2") {
+                verify_argon2(&password, &hash)
+            } else {
+                let matches = bcrypt::verify(&password, &hash).map_err(|error| error.to_string());
+                matches.map(|matches| matches && check(&password).is_ok())
+            };
             // A hash of another kind verifies as wrong: it was made elsewhere.
-            let matches = bcrypt::verify(password, &hash).unwrap_or_else(|error| {
+            let matches = matches.unwrap_or_else(|error| {
                 tracing::warn!("a stored password hash cannot be read: {error}");
                 false
             });
             Ok(matches && known)
         })
         .await
+    }
+
+    /// Whether `hash` is of another kind than those that are made here, or takes
+    /// less work to guess.
+    pub fn is_outdated(&self, hash: &str) -> bool {
+        let cost = |hash: &str| hash.parse::<bcrypt::HashParts>().ok().map(|hash| hash.get_cost());
+        cost(hash).is_none_or(|cost| cost < self.cost)
     }
 
     async fn run<T: Send + 'static>(
@@ -75,6 +96,16 @@ impl Passwords {
             .context(Kind::Internal, "password hashing has been shut down")?;
         supervisor::blocking(work).await
     }
+}
+
+/// Whether `password` belongs to the Argon2 `hash`; or why that cannot be told.
+fn verify_argon2(password: &str, hash: &str) -> std::result::Result<bool, String> {
+    let hash = PasswordHash::new(hash).map_err(|error| error.to_string())?;
+    let params = Params::try_from(&hash).map_err(|error| error.to_string())?;
+    if params.m_cost() > MAX_ARGON2_MEMORY {
+        return Err(format!("it asks for {} KiB of memory", params.m_cost()));
+    }
+    Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
 /// Whether `password` can be hashed at all.
@@ -160,9 +191,39 @@ mod tests {
     async fn unknown_users_and_foreign_hashes_are_plain_refusals() {
         let passwords = Passwords::new(4);
         assert!(!passwords.verify("anything", None).await.unwrap());
-        assert!(!passwords.verify("anything", Some("$argon2id$v=19$x".into())).await.unwrap());
+        for foreign in ["$argon2id$v=19$x", "$argon2id$", "pbkdf2_sha256$1$x$y", ""] {
+            assert!(!passwords.verify("anything", Some(foreign.into())).await.unwrap());
+        }
         // The dummy must really be hashed, not rejected as malformed.
         assert_eq!(bcrypt::verify("anything", &dummy_hash(4)).ok(), Some(false));
+    }
+
+    /// "correct horse", as the original's library (`pwdlib` on `argon2-cffi`)
+    /// hashes it.
+    const IMPORTED: &str = "$argon2id$v=19$m=65536,t=3,p=4$JaD1Y1D7i8ui2a4RKMCSDQ\
+                            $UT//ZDFfcHXXHHKjRcIiwwl3TCwlPiaOfC/Vkds28DA";
+    /// A hundred times the letter x, with less work.
+    const LEAN: &str = "$argon2id$v=19$m=1024,t=2,p=2$FaptyoadLnbtTbRYqGQVag\
+                        $M9Cf0asTEXvvPUWV46MpqivQya0UwhLYSfXFkO0hj0A";
+
+    #[tokio::test]
+    async fn hashes_of_the_original_verify_and_are_outdated() {
+        let passwords = Passwords::new(4);
+        let verify = async |password: &str, hash: &str| {
+            passwords.verify(password, Some(hash.to_owned())).await.unwrap()
+        };
+        assert!(verify("correct horse", IMPORTED).await);
+        assert!(verify(&"x".repeat(100), LEAN).await);
+        for wrong in ["", "x", &"x".repeat(99)] {
+            assert!(!verify(wrong, LEAN).await);
+        }
+        // One that would take all the memory there is.
+        assert!(!verify("correct horse", &IMPORTED.replace("m=65536", "m=4194304")).await);
+
+        let ours = passwords.hash("correct horse").await.unwrap();
+        assert!(passwords.is_outdated(LEAN) && !passwords.is_outdated(&ours));
+        assert!(Passwords::new(5).is_outdated(&ours));
+        assert!(!passwords.is_outdated(&ours.replace("$04$", "$12$")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Memories.
 
 mod admin;
+mod config;
 mod view;
 
 use std::collections::HashSet;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(with_transcripts))
         .routes(routes!(remove))
         .merge(admin::routes())
+        .merge(config::routes())
 }
 
 /// Memories of one user.

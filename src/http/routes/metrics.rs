@@ -12,8 +12,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::base::clock::Timestamp;
 use crate::base::metrics::{self, Text};
 use crate::base::system;
+use crate::domain::conversation::SAMPLE_RATE;
+use crate::domain::coverage::Coverage;
 use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::auth::Superuser;
@@ -54,6 +57,19 @@ async fn text(api: &Api) -> Result<String, ApiError> {
     for count in api.store.job_census(None).await? {
         let labels = [("kind", count.kind.as_str()), ("state", count.state.as_str())];
         text.sample(name, &labels, count.jobs as f64);
+    }
+    let (first, end) = (Timestamp::default(), Timestamp::from_millis(i64::MAX));
+    let days = api.store.coverage(None, first, end).await?;
+    let coverage: Coverage = days.into_iter().map(|day| day.coverage).sum();
+    let name = "friend_lite_audio_seconds";
+    text.family(name, "Audio of all conversations, by what has become of it.", "gauge");
+    for (state, samples) in [
+        ("transcribed", coverage.transcribed),
+        ("waiting", coverage.waiting),
+        ("failed", coverage.failed),
+        ("silent", coverage.silent()),
+    ] {
+        text.sample(name, &[("state", state)], samples as f64 / f64::from(SAMPLE_RATE));
     }
     let clients = api.ingest.clients().list(None);
     let recording = clients.iter().filter(|client| client.conversation.is_some()).count();

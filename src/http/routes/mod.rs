@@ -24,12 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Extension};
-use axum::http::HeaderValue;
 use axum::{Router, middleware};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::api::Api;
+use super::auth::Origins;
 use super::{error, openapi, request_id};
 
 /// The largest body of a request that is not an upload, in bytes.
@@ -66,7 +66,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
 pub fn router(api: Arc<Api>) -> Router {
     let documented = resources().into_iter().fold(openapi::base(), OpenApiRouter::merge);
     let (router, document) = documented.split_for_parts();
-    let origins = cors(&api.config.server.cors_origins);
+    let origins = cors(api.auth.origins().clone());
     router
         // WebSockets, for which OpenAPI has no words.
         .merge(stream::routes())
@@ -81,14 +81,16 @@ pub fn router(api: Arc<Api>) -> Router {
 }
 
 /// Lets pages of `origins` use the API with the cookie of whoever is logged in.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|o| o.parse().ok()).collect();
+fn cors(origins: Origins) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
     let layer = CorsLayer::new()
         .allow_credentials(true)
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(CORS_MAX_AGE);
-    (!origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::list(origins)))
+    Some(layer.allow_origin(AllowOrigin::predicate(move |origin, _| origins.allow(origin))))
 }
 
 #[cfg(test)]

@@ -2,30 +2,31 @@
 //!
 //! Users see the jobs of their own conversations, administrators all.
 
+mod flush;
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::sessions::{StreamSession, StreamSessions};
 use super::uploads::queue_job;
 use crate::base::clock::Timestamp;
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 use crate::domain::job::{JobKind, JobState, Payload};
 use crate::domain::user::User;
 use crate::http::api::Api;
-use crate::http::auth::{CurrentUser, Superuser};
-use crate::http::body::Body;
+use crate::http::auth::CurrentUser;
 use crate::http::error::{ApiError, ErrorText, ValidationError};
 use crate::http::params::Params;
-use crate::ingest::clients::ClientView;
 use crate::store::{JobEntry, JobQuery};
 
 /// The most jobs in one answer.
@@ -40,12 +41,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(by_session))
         .routes(routes!(stats))
         .routes(routes!(health))
-        .routes(routes!(sessions))
-        .routes(routes!(clear_sessions))
-        .routes(routes!(streams))
-        .routes(routes!(flush))
-        .routes(routes!(flush_all))
         .routes(routes!(dashboard))
+        .merge(sessions::routes())
+        .merge(flush::routes())
 }
 
 /// A job.
@@ -398,183 +396,6 @@ async fn health(State(api): State<Arc<Api>>) -> Result<Json<QueueHealth>, ApiErr
     }))
 }
 
-/// Connected devices, as sessions.
-#[derive(Serialize, ToSchema)]
-struct StreamSessions {
-    total_sessions: usize,
-    sessions: Vec<StreamSession>,
-}
-
-/// A connected device.
-#[derive(Serialize, ToSchema)]
-struct StreamSession {
-    /// The client id.
-    session_id: String,
-    user_id: UserId,
-    client_id: ClientId,
-    stream_name: String,
-    provider: &'static str,
-    /// Always `streaming`.
-    mode: &'static str,
-    /// `active` while a conversation is being recorded, else `idle`.
-    status: &'static str,
-    /// Seconds since the Unix epoch.
-    started_at: f64,
-    /// Windows cut from the current conversation.
-    chunks_published: u32,
-    /// Seconds since the Unix epoch.
-    last_chunk_at: Option<f64>,
-    conversation_count: u32,
-}
-
-impl StreamSession {
-    fn new(client: ClientView) -> Self {
-        Self {
-            session_id: client.client_id.to_string(),
-            stream_name: format!("audio:stream:{}", client.client_id),
-            user_id: client.user_id,
-            client_id: client.client_id,
-            provider: "whisper",
-            mode: "streaming",
-            status: if client.conversation.is_some() { "active" } else { "idle" },
-            started_at: client.connected_at.seconds_f64(),
-            chunks_published: client.conversation.map_or(0, |conversation| conversation.windows),
-            last_chunk_at: client.last_audio_at.map(Timestamp::seconds_f64),
-            conversation_count: client.conversation_count,
-        }
-    }
-
-    fn of(api: &Api, user: &User) -> Vec<Self> {
-        let clients = api.ingest.clients().list(visible(user).as_ref());
-        clients.into_iter().map(Self::new).collect()
-    }
-}
-
-/// Connected devices, as sessions.
-#[utoipa::path(get, path = "/api/queue/sessions", tag = "queue",
-    responses((status = 200, description = "The sessions", body = StreamSessions)))]
-async fn sessions(
-    State(api): State<Arc<Api>>,
-    CurrentUser(user): CurrentUser,
-) -> Json<StreamSessions> {
-    let sessions = StreamSession::of(&api, &user);
-    Json(StreamSessions { total_sessions: sessions.len(), sessions })
-}
-
-/// What was cleared.
-#[derive(Serialize, ToSchema)]
-struct SessionsCleared {
-    cleared_count: usize,
-    message: &'static str,
-}
-
-/// Clears nothing: a session ends with its connection, and leaves nothing.
-#[utoipa::path(post, path = "/api/queue/sessions/clear", tag = "queue",
-    params(("older_than_seconds" = Option<usize>, Query, minimum = 0, maximum = 1_000_000_000)),
-    responses(
-        (status = 200, description = "There was nothing to clear", body = SessionsCleared),
-        (status = 422, description = "Wrong parameters", body = ValidationError),
-    ))]
-async fn clear_sessions(
-    _admin: Superuser,
-    params: Params,
-) -> Result<Json<SessionsCleared>, ApiError> {
-    params.integer("older_than_seconds", 3600, 0..=1_000_000_000)?;
-    let message = "Sessions end with their connections; none are left over";
-    Ok(Json(SessionsCleared { cleared_count: 0, message }))
-}
-
-/// Audio streams.
-#[derive(Serialize, ToSchema)]
-struct Streams {
-    total_streams: usize,
-    streams: Vec<StreamSession>,
-    /// Always false: all are shown.
-    limited: bool,
-}
-
-/// Audio streams: one for each connected device.
-#[utoipa::path(get, path = "/api/queue/streams", tag = "queue",
-    responses((status = 200, description = "The streams", body = Streams)))]
-async fn streams(State(api): State<Arc<Api>>, CurrentUser(user): CurrentUser) -> Json<Streams> {
-    let streams = StreamSession::of(&api, &user);
-    Json(Streams { total_streams: streams.len(), streams, limited: false })
-}
-
-/// Which jobs to take off the list.
-#[derive(Deserialize, ToSchema)]
-#[serde(default)]
-struct Flush {
-    /// Only those that ended so long ago.
-    older_than_hours: u16,
-    /// `completed`, `failed`.
-    statuses: Vec<String>,
-}
-
-impl Default for Flush {
-    fn default() -> Self {
-        Self { older_than_hours: 24, statuses: vec!["completed".into()] }
-    }
-}
-
-/// What was taken off the list.
-#[derive(Serialize, ToSchema)]
-struct Flushed {
-    total_removed: usize,
-    message: String,
-}
-
-impl Flushed {
-    async fn new(
-        api: &Api,
-        admin: &User,
-        done: bool,
-        dead: bool,
-        age: Duration,
-    ) -> Result<Self, ApiError> {
-        let now = api.clock.now();
-        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_millis(now.millis().saturating_sub(age));
-        let mut total_removed = 0;
-        for (wanted, state) in [(done, JobState::Done), (dead, JobState::Dead)] {
-            if wanted {
-                total_removed += api.store.forget_jobs(state, before).await?;
-            }
-        }
-        api.auth.audit(Some(&admin.id), "jobs-flushed", &total_removed.to_string()).await;
-        let message = format!("{total_removed} jobs were taken off the list");
-        Ok(Self { total_removed, message })
-    }
-}
-
-/// Takes finished jobs off the list; failed ones only when asked to, since they
-/// cannot be retried then.
-#[utoipa::path(post, path = "/api/queue/flush", tag = "queue", request_body = Flush,
-    responses(
-        (status = 200, description = "They are gone", body = Flushed),
-        (status = 422, description = "Wrong values", body = ValidationError),
-    ))]
-async fn flush(
-    State(api): State<Arc<Api>>,
-    Superuser(admin): Superuser,
-    Body(wanted): Body<Flush>,
-) -> Result<Json<Flushed>, ApiError> {
-    let has = |status: &str| wanted.statuses.iter().any(|wanted| wanted == status);
-    let age = Duration::from_secs(u64::from(wanted.older_than_hours) * 3600);
-    Ok(Json(Flushed::new(&api, &admin, has("completed"), has("failed"), age).await?))
-}
-
-/// Takes every finished and failed job off the list. What waits or is being
-/// done stays.
-#[utoipa::path(post, path = "/api/queue/flush-all", tag = "queue",
-    responses((status = 200, description = "They are gone", body = Flushed)))]
-async fn flush_all(
-    State(api): State<Arc<Api>>,
-    Superuser(admin): Superuser,
-) -> Result<Json<Flushed>, ApiError> {
-    Ok(Json(Flushed::new(&api, &admin, true, true, Duration::ZERO).await?))
-}
-
 /// The page of the queue in one answer.
 #[derive(Serialize, ToSchema)]
 struct QueueDashboard {
@@ -631,7 +452,7 @@ async fn dashboard(
             failed: jobs(Some(JobState::Dead), None).await?,
         },
         stats: JobStats::of(&api, &user).await?,
-        streaming_status: StreamSessions { total_sessions: streaming.len(), sessions: streaming },
+        streaming_status: StreamSessions::new(streaming),
         session_jobs,
         timestamp: now.seconds_f64(),
     }))

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::error::ApiError;
-use crate::http::health::{Part, Service};
+use crate::http::health::{Part, Service, ask};
 use crate::http::openapi::at;
 use crate::jobs::load::Estimate;
 
@@ -119,12 +119,14 @@ const EMBEDDED: &str = "inside the daemon";
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
     responses((status = 200, description = "How they are", body = HealthView)))]
 async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
-    let jobs = api.store.job_counts().await;
+    let limit = api.config.health.store_timeout.get();
+    let asked = async { Ok((api.store.job_counts().await?, api.store.backlog().await?)) };
+    let jobs = ask(limit, asked).await;
     let store_works = jobs.is_ok();
     if let Err(error) = &jobs {
         tracing::error!("the store does not answer: {}", error.report());
     }
-    let backlog = api.store.backlog().await.unwrap_or_default();
+    let (jobs, backlog) = jobs.unwrap_or_default();
     let (mut services, parts_work) = api.health.services();
     let store = Service {
         status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
@@ -171,10 +173,10 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         disk: api.recordings.disk().map(|seen| DiskView {
             free_bytes: seen.space.free,
             total_bytes: seen.space.total,
-            reserve_bytes: api.config.disk.reserve_mib << 20,
+            reserve_bytes: api.config.disk.reserve(),
             headroom_hours: seen.headroom.map(|left| left.as_secs_f64() / 3600.0),
         }),
-        jobs: jobs.unwrap_or_default(),
+        jobs,
         backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {
             transcription_service: "whisper",
@@ -215,7 +217,8 @@ struct Readiness {
     ))]
 async fn readiness(State(api): State<Arc<Api>>) -> Result<Json<Readiness>, ApiError> {
     let timestamp = api.clock.now().seconds();
-    if let Err(error) = api.store.job_counts().await {
+    let limit = api.config.health.store_timeout.get();
+    if let Err(error) = ask(limit, api.store.job_counts()).await {
         tracing::warn!("not ready: {}", error.report());
         let body = json!(Readiness { status: "not_ready", timestamp });
         return Err(ApiError::body(StatusCode::SERVICE_UNAVAILABLE, body));

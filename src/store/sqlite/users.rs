@@ -151,6 +151,15 @@ impl Users for SqliteStore {
         .await
     }
 
+    async fn renew_password_hash(&self, id: &UserId, from: &str, to: &str) -> Result<()> {
+        let (id, from, to) = (id.clone(), from.to_owned(), to.to_owned());
+        self.write(move |tx| {
+            let sql = "update users set password_hash = ?3 where id = ?1 and password_hash = ?2";
+            rows::run(tx, sql, [id.as_str(), &from, &to]).map(|_| ())
+        })
+        .await
+    }
+
     async fn see_device(&self, device: &Device) -> Result<()> {
         let device = device.clone();
         self.write(move |tx| {

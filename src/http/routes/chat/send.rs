@@ -76,8 +76,8 @@ async fn send(
         Some(id) => id,
         None => api.assistant.begin(&user.id, &title(&message)).await?.id,
     };
-    // As many as there are: the task never waits for a slow client.
-    let (events, stream) = mpsc::channel(4);
+    // The task never waits for a slow client; an answer has an end.
+    let (events, stream) = mpsc::unbounded_channel();
     let task = Answering { api: api.clone(), turn, chat, events };
     api.supervisor.once(task.run(message));
     let lines = lines_of(stream).map(|line| Ok::<_, Infallible>(Event::default().data(line)));
@@ -89,7 +89,7 @@ struct Answering {
     api: Arc<Api>,
     turn: Turn,
     chat: ChatId,
-    events: mpsc::Sender<String>,
+    events: mpsc::UnboundedSender<String>,
 }
 
 impl Answering {
@@ -101,7 +101,7 @@ impl Answering {
             self.say("error", json!({ "error": text, "session_id": self.chat }));
         }
         // Nobody may be listening any more.
-        let _ = self.events.try_send("[DONE]".to_owned());
+        let _ = self.events.send("[DONE]".to_owned());
     }
 
     async fn answer(&self, question: &str) -> Result<()> {
@@ -113,8 +113,9 @@ impl Answering {
             "memory_count": used.len(),
         });
         self.say("memory_context", context);
-        let answer = self.turn.answer(&self.chat, &memories).await?;
-        self.say("token", json!({ "token": answer.text, "content": answer.text }));
+        let mut token =
+            |piece: &str| self.say("token", json!({ "token": piece, "content": piece }));
+        let answer = self.turn.answer(&self.chat, &memories, &mut token).await?;
         self.say(
             "complete",
             json!({
@@ -130,7 +131,7 @@ impl Answering {
     fn say(&self, kind: &str, data: Value) {
         let timestamp = self.api.clock.now().seconds_f64();
         let event = json!({ "type": kind, "data": data, "timestamp": timestamp });
-        let _ = self.events.try_send(event.to_string());
+        let _ = self.events.send(event.to_string());
     }
 }
 
@@ -149,7 +150,7 @@ fn checked(message: &str) -> Result<&str, ApiError> {
 }
 
 /// What a channel brings, until it is closed.
-fn lines_of(receiver: mpsc::Receiver<String>) -> impl futures_util::Stream<Item = String> {
+fn lines_of(receiver: mpsc::UnboundedReceiver<String>) -> impl futures_util::Stream<Item = String> {
     futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|line| (line, receiver))
     })

@@ -41,11 +41,18 @@ async fn a_question_is_answered_from_the_memories_that_fit_it() {
         .await;
     let events = world.ask_chat(&ann, json!({ "message": " What is my pet called? " })).await;
     let kinds: Vec<&Value> = events.iter().map(|event| &event["type"]).collect();
-    assert_eq!(kinds, ["memory_context", "token", "complete"]);
+    // It is told as it is written, and whole at the end.
+    assert_eq!(kinds[..2], ["memory_context", "token"]);
+    let (complete, tokens) = events[1..].split_last().unwrap();
+    assert_eq!(complete["type"], "complete");
+    assert_eq!(tokens.len(), 7, "{events:?}");
+    let told: String =
+        tokens.iter().map(|event| event["data"]["token"].as_str().unwrap()).collect();
+    assert_eq!(complete["data"]["content"], json!(told));
     assert_eq!(events[0]["data"]["memory_ids"], json!([kept[0].id]));
-    assert_eq!(events[1]["data"]["token"], "You said: What is my pet called?");
+    assert_eq!(told, "You said: What is my pet called?");
     assert_eq!(events[0]["timestamp"], 1_753_190_100.0);
-    let id = events[2]["data"]["session_id"].as_str().unwrap();
+    let id = complete["data"]["session_id"].as_str().unwrap();
 
     let session = world.get(&format!("/api/chat/sessions/{id}"), &ann).await.is(200);
     assert_eq!(session["title"], "What is my pet called?");
@@ -53,7 +60,7 @@ async fn a_question_is_answered_from_the_memories_that_fit_it() {
     let messages = world.get(&format!("/api/chat/sessions/{id}/messages"), &ann).await.is(200);
     assert_eq!((&messages[0]["role"], &messages[1]["role"]), (&json!("user"), &json!("assistant")));
     assert_eq!(messages[1]["memories_used"], json!([kept[0].id]));
-    assert_eq!(messages[1]["message_id"], events[2]["data"]["message_id"]);
+    assert_eq!(messages[1]["message_id"], complete["data"]["message_id"]);
 
     world.ask_chat(&ann, json!({ "message": "And why?", "session_id": id })).await;
     let latest = world.get(&format!("/api/chat/sessions/{id}/messages?limit=2"), &ann).await;

@@ -116,6 +116,27 @@ async fn a_token_ends_with_time_a_new_password_or_its_user() {
 }
 
 #[tokio::test]
+async fn a_password_hash_of_the_original_is_renewed_at_the_login_and_tokens_stay() {
+    let world = World::new().await;
+    let mut ann = world.person("ann", false).await;
+    let hash = async || world.api.store.user(&ann.user.id).await.unwrap().unwrap().password_hash;
+    // PASSWORD, as argon2-cffi hashes it with little work.
+    let imported = "$argon2id$v=19$m=1024,t=2,p=2$q7q0iqN7yOOi1YOLd9AXKQ\
+                    $4LpTAa7argOEO+Vd+seuSTiAfnRnI17Ok3iXdzo8Y7Y";
+    let update = UserUpdate { password_hash: Some(imported.into()), ..UserUpdate::default() };
+    world.api.store.update_user(&ann.user.id, update).await.unwrap();
+    login(&world, "ann@example.com", "wrong").await.is(400);
+    assert_eq!(hash().await, imported);
+    let first = login(&world, "ann@example.com", PASSWORD).await.is(200);
+    let renewed = hash().await;
+    assert!(renewed.starts_with("$2b$04$"), "{renewed}");
+    login(&world, "ann@example.com", PASSWORD).await.is(200);
+    assert_eq!(hash().await, renewed);
+    ann.token = first["access_token"].as_str().unwrap().to_owned();
+    world.get("/users/me", &ann).await.is(200);
+}
+
+#[tokio::test]
 async fn logging_out_ends_that_token_and_leaves_the_others() {
     let world = World::new().await;
     let ann = world.person("ann", false).await;
@@ -324,7 +345,8 @@ async fn the_signing_key_survives_and_a_configured_one_wins() {
 #[tokio::test]
 async fn pages_of_configured_origins_use_the_api_and_no_others() {
     let dash = "https://dash.example.com";
-    let world = World::with(|config| config.server.cors_origins = vec![dash.into()]).await;
+    let configured = vec![dash.to_owned(), "100.64.0.0/10".to_owned()];
+    let world = World::with(|config| config.server.cors_origins = configured).await;
     let ann = world.person("ann", false).await;
     let ask = async |method: &str, origin: &str| {
         let request = Request::builder()
@@ -344,6 +366,11 @@ async fn pages_of_configured_origins_use_the_api_and_no_others() {
     let answer = ask("PATCH", dash).await;
     answer.is(200);
     assert_eq!(answer.header("access-control-allow-origin"), dash);
+
+    let tailscale = "http://100.101.102.103:5173";
+    let answer = ask("PATCH", tailscale).await;
+    answer.is(200);
+    assert_eq!(answer.header("access-control-allow-origin"), tailscale);
 
     let answer = ask("PATCH", "https://evil.example").await;
     answer.is(403);

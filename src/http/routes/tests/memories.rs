@@ -4,6 +4,21 @@ use super::World;
 use crate::store::sqlite::testing::{add, window};
 
 #[tokio::test]
+async fn the_configuration_is_shown_and_is_set_elsewhere() {
+    let world = World::new().await;
+    let (ann, admin) = (world.person("ann", false).await, world.person("root", true).await);
+    let raw = "/api/admin/memory/config/raw";
+    world.get(raw, &ann).await.is(403);
+    let shown = world.get(raw, &admin).await.is(200);
+    let yaml = shown["config_yaml"].as_str().unwrap();
+    assert!(yaml.ends_with("enabled: true\n  min_characters: 10\n  deadline: 5m\n"), "{yaml}");
+    for path in [raw, "/api/admin/memory/config/validate", "/api/admin/memory/config/reload"] {
+        let refusal = world.ask("POST", path, Some(&admin)).await.is(400);
+        assert!(refusal["error"].as_str().unwrap().contains("[memory]"), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn memories_are_listed_newest_first_with_the_fields_of_both_versions() {
     let world = World::new().await;
     let ann = world.person("ann", false).await;

@@ -9,6 +9,7 @@ mod memories;
 mod queue;
 mod sockets;
 mod system;
+mod uploads;
 mod users;
 mod versions;
 
@@ -39,7 +40,7 @@ use crate::http::health::Health;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
-use crate::llm::{Generate, LanguageModel};
+use crate::llm::{Generate, LanguageModel, Told};
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::learn::Learner;
@@ -88,6 +89,13 @@ impl LanguageModel for Parrot {
         }
         let quote = heard.trim_start_matches("Transcript:").trim().lines().next();
         Ok(json!({ "points": [{ "quote": quote, "kind": "plan", "fact": quote }] }).to_string())
+    }
+
+    /// Word by word.
+    async fn write(&self, request: Generate, told: &mut Told<'_>) -> Result<String> {
+        let text = self.generate(request).await?;
+        text.split_inclusive(' ').for_each(told);
+        Ok(text)
     }
 }
 

@@ -6,6 +6,27 @@ use super::World;
 use crate::store::sqlite::testing::window;
 
 #[tokio::test]
+async fn the_streaming_pages_show_devices_and_queues_and_clear_nothing() {
+    let world = World::new().await;
+    let (ann, admin) = (world.person("ann", false).await, world.person("root", true).await);
+    let id = world.fixture.opened(&ann.user).await;
+    world.fixture.close(&id, &[window(0), window(1)]).await;
+    let _session = world.api.ingest.connect(&ann.user, Some("phone")).await.unwrap();
+    let status = world.get("/api/streaming/status", &ann).await.is(200);
+    assert_eq!(status["active_sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        status["active_sessions"],
+        world.get("/api/queue/sessions", &ann).await.is(200)["sessions"]
+    );
+    assert_eq!(status["queues"], json!({ "transcription": { "ready": 2 } }));
+    for path in ["/api/streaming/cleanup", "/api/streaming/cleanup-sessions?older_than_seconds=60"]
+    {
+        world.ask("POST", path, Some(&ann)).await.is(403);
+        assert_eq!(world.ask("POST", path, Some(&admin)).await.is(200)["cleared_count"], 0);
+    }
+}
+
+#[tokio::test]
 async fn jobs_are_shown_to_their_owners_and_to_administrators() {
     let world = World::new().await;
     let (ann, ben) = (world.person("ann", false).await, world.person("ben", false).await);
@@ -163,6 +184,8 @@ async fn metrics_open_to_administrators_and_to_their_own_token() {
     for line in [
         "friend_lite_jobs{kind=\"transcribe\",state=\"ready\"} 1",
         "friend_lite_streams 0",
+        "friend_lite_audio_seconds{state=\"waiting\"} 1",
+        "friend_lite_audio_seconds{state=\"silent\"} 9",
         "# TYPE process_cpu_seconds_total counter",
         "friend_lite_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"401\"}",
     ] {

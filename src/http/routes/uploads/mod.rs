@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::StatusCode;
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -37,7 +38,7 @@ const LISTED: usize = 100;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::default()
+    OpenApiRouter::with_openapi(Schemas::openapi())
         .routes(routes!(process))
         .routes(routes!(process_async))
         .routes(routes!(upload))
@@ -46,6 +47,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs))
         .routes(routes!(job))
 }
+
+/// The schemas of [`NotTaken`], which utoipa does not find by itself.
+#[derive(OpenApi)]
+#[openapi(components(schemas(view::Refusal, view::Unprocessable)))]
+struct Schemas;
 
 /// Files as a form has them.
 #[derive(utoipa::ToSchema)]
@@ -56,21 +62,49 @@ struct FilesForm {
     files: Vec<Vec<u8>>,
 }
 
+/// What an upload may say beside its files.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "a schema: handlers read the parameters one by one")]
+struct UploadQuery {
+    /// Name of the device, `upload` without one
+    device_name: Option<String>,
+    /// Ignored
+    auto_generate_client: Option<bool>,
+    /// Store files that were uploaded before
+    force: Option<bool>,
+}
+
+/// Why nothing of an upload was taken.
+#[derive(utoipa::IntoResponses)]
+#[allow(dead_code, reason = "a schema")]
+enum NotTaken {
+    /// The body was cut off
+    #[response(status = 400)]
+    CutOff(ErrorText),
+    /// Too large
+    #[response(status = 413)]
+    TooLarge(view::Refusal),
+    /// No file, or none that holds audio
+    #[response(status = 422)]
+    NoAudio(view::Unprocessable),
+    /// The disk cannot be written
+    #[response(status = 503)]
+    Unwritable(ErrorText),
+    /// The disk is full
+    #[response(status = 507)]
+    Full(ErrorText),
+}
+
 /// Records audio files and waits for their transcripts. A file whose bytes the
 /// caller has uploaded before is not stored again, unless `force` is set: the
 /// answer names the conversation it was made into.
 #[utoipa::path(post, path = "/api/process-audio-files", tag = "uploads",
-    params(
-        ("device_name" = Option<String>, Query, description = "Name of the device, `upload` without one"),
-        ("auto_generate_client" = Option<bool>, Query, description = "Ignored"),
-        ("force" = Option<bool>, Query, description = "Store files that were uploaded before"),
-    ),
+    params(UploadQuery),
     request_body(content = FilesForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "What became of each file", body = SyncAnswer),
-        (status = 400, description = "The body was cut off", body = ErrorText),
-        (status = 413, description = "Too large", body = view::Refusal),
-        (status = 422, description = "No file, or none that holds audio", body = view::Unprocessable),
+        NotTaken,
     ))]
 async fn process(
     State(api): State<Arc<Api>>,
@@ -86,17 +120,11 @@ async fn process(
 
 /// Records audio files, and answers as soon as they have arrived.
 #[utoipa::path(post, path = "/api/process-audio-files-async", tag = "uploads",
-    params(
-        ("device_name" = Option<String>, Query, description = "Name of the device, `upload` without one"),
-        ("auto_generate_client" = Option<bool>, Query, description = "Ignored"),
-        ("force" = Option<bool>, Query, description = "Store files that were uploaded before"),
-    ),
+    params(UploadQuery),
     request_body(content = FilesForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "Where to ask how far it is", body = AsyncAnswer),
-        (status = 400, description = "The body was cut off", body = ErrorText),
-        (status = 413, description = "Too large", body = view::Refusal),
-        (status = 422, description = "No file, or none that holds audio", body = view::Unprocessable),
+        NotTaken,
     ))]
 async fn process_async(
     State(api): State<Arc<Api>>,
@@ -111,16 +139,11 @@ async fn process_async(
 /// Records audio files, and answers as soon as they have arrived with the
 /// conversations they become.
 #[utoipa::path(post, path = "/api/audio/upload", tag = "uploads",
-    params(
-        ("device_name" = Option<String>, Query, description = "Name of the device, `upload` without one"),
-        ("force" = Option<bool>, Query, description = "Store files that were uploaded before"),
-    ),
+    params(UploadQuery),
     request_body(content = FilesForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "What is to become of each file", body = UploadAnswer),
-        (status = 400, description = "The body was cut off", body = ErrorText),
-        (status = 413, description = "Too large", body = view::Refusal),
-        (status = 422, description = "No file, or none that holds audio", body = view::Unprocessable),
+        NotTaken,
     ))]
 async fn upload(
     State(api): State<Arc<Api>>,
