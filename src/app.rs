@@ -14,6 +14,7 @@ use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval, Wyoming};
 use crate::discovery::{self, Service};
+use crate::domain::finding::Finding;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
@@ -55,6 +56,7 @@ use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
 use crate::systemd;
+use crate::upkeep::{backup, restore};
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -107,7 +109,13 @@ impl App {
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
-        let sqlite = SqliteStore::open(&state_dir, Access::Exclusive)?;
+        // A restore that was cut short is taken to its end before anything is read.
+        {
+            let _held = SqliteStore::hold(&state_dir)?;
+            restore::finish(&state_dir)?;
+        }
+        let copies = copies(&config);
+        let sqlite = SqliteStore::open_or_recover(&state_dir, copies, false, clock.now())?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
@@ -597,6 +605,49 @@ pub fn has_state(config: &Config) -> bool {
 /// `Storage` when it cannot be opened.
 pub fn open_store_beside_daemon(config: &Config) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(SqliteStore::open(&config.state_dir(), Access::Shared)?))
+}
+
+/// The store for a command that only looks, and whether a daemon is at work.
+///
+/// # Errors
+/// `NotFound` without a database, `Conflict` when another version wrote it,
+/// `Storage` when it cannot be opened.
+pub fn open_store_to_look(config: &Config) -> Result<(Arc<dyn Store>, bool)> {
+    let dir = config.state_dir();
+    let store = SqliteStore::open(&dir, Access::Look)?;
+    Ok((Arc::new(store), SqliteStore::is_held(&dir)?))
+}
+
+/// The store for a command that works while the daemon is stopped, and keeps it
+/// from starting meanwhile. A damaged database is dealt with as at a start.
+///
+/// # Errors
+/// `Conflict` when a daemon is at work, or a newer version wrote it; `Storage`
+/// when it cannot be opened.
+pub fn open_store_alone(config: &Config, clock: &Clock) -> Result<Arc<dyn Store>> {
+    let (dir, copies) = (config.state_dir(), copies(config));
+    Ok(Arc::new(SqliteStore::open_or_recover(&dir, copies, true, clock.now())?))
+}
+
+/// Copies of the database that may take the place of a damaged one.
+fn copies(config: &Config) -> Vec<PathBuf> {
+    config.backup_dir().map_or_else(Vec::new, |dir| backup::databases(&dir))
+}
+
+/// Keeps every daemon from the state directory until dropped.
+///
+/// # Errors
+/// `Conflict` when one is at work there.
+pub fn hold_state(config: &Config) -> Result<impl Sized + use<>> {
+    SqliteStore::hold(&config.state_dir())
+}
+
+/// What is wrong with the database file itself.
+///
+/// # Errors
+/// `NotFound` without one, `Storage` when the disk does not give it.
+pub fn database_damage(config: &Config) -> Result<Vec<Finding>> {
+    SqliteStore::damage(&config.state_dir())
 }
 
 /// How to run one engine. A model that is not there yet gets the place where it

@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | top | `cli`, `app` | everything |
 //! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
-//! | core | `pipeline`, `jobs` | ports and below |
+//! | core | `upkeep`, `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
 //! | foundation | `models`, `engine`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
 //!
@@ -58,4 +58,5 @@ pub mod store;
 pub mod stt;
 pub mod supervisor;
 pub mod systemd;
+pub mod upkeep;
 pub mod wyoming;

@@ -144,11 +144,6 @@ fn said_by_keeper(daemon: &Daemon, what: &str) -> usize {
     log.lines().filter(|line| line.contains("pipeline::disk") && line.contains(what)).count()
 }
 
-fn integrity(state: &Path) -> String {
-    let database = rusqlite::Connection::open(state.join("friend-lite.db")).unwrap();
-    database.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap()
-}
-
 /// All that was accepted is on disk: no row tells of more than its file has.
 fn rows_fit_files(state: &Path) {
     let database = rusqlite::Connection::open(state.join("friend-lite.db")).unwrap();
@@ -241,8 +236,7 @@ async fn a_full_disk_is_refused_until_there_is_room() {
     }
     assert_eq!(upload(&admin).await.0, 200);
     assert!(daemon.log().contains("audio is accepted again"));
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
     rows_fit_files(&daemon.state_dir());
 }
 
@@ -325,8 +319,7 @@ async fn the_oldest_transcribed_audio_makes_room_and_no_other() {
     std::fs::remove_file(daemon.state_dir().join("filler2")).unwrap();
     std::fs::remove_file(&filler).unwrap();
     until(&admin, "accepted again", accepted).await;
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }
 
 #[tokio::test]
@@ -366,8 +359,7 @@ async fn a_read_only_disk_says_so_and_recording_resumes_by_itself() {
         assert_eq!(attempt(&admin, "phone").await, None);
     }
     assert_eq!(said_by_keeper(&daemon, "the disk is read-only"), 2);
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }
 
 #[tokio::test]
@@ -404,6 +396,5 @@ async fn a_lost_permission_says_so_and_recording_resumes_by_itself() {
     until(&admin, "accepted again", accepted).await;
     assert_eq!(attempt(&admin, "phone").await, None);
     assert_eq!(std::fs::metadata(&audio).unwrap().permissions().mode() & 0o777, 0o700);
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }

@@ -10,6 +10,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::error::{Context, Kind, Result};
 
+/// Whether both directories are there and belong to the same user.
+pub fn have_one_owner(one: &Path, other: &Path) -> bool {
+    let owner = |dir| std::fs::metadata(dir).ok().map(|metadata| metadata.uid());
+    owner(one).is_some() && owner(one) == owner(other)
+}
+
 /// Goes on as the owner of `dir`, for good, when this is root and the directory
 /// is somebody else's. To be called before any thread is started: those that are
 /// there already stay what they are.

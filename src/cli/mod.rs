@@ -15,12 +15,16 @@ use crate::pipeline::deletion::Deletion;
 use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
+mod backup;
+mod check;
 mod check_config;
 mod doctor;
+mod export;
 mod first_run;
 mod generate;
 pub mod models;
 mod reindex;
+mod restore;
 mod run;
 mod status;
 mod stream;
@@ -68,6 +72,14 @@ enum Command {
     Top(status::TopArgs),
     /// Look for what is wrong, and say what to do
     Doctor(doctor::Args),
+    /// Copy everything to another place, beside the running daemon
+    Backup(backup::Args),
+    /// Put a backup in the place of what is there
+    Restore(restore::Args),
+    /// Write conversations and memories in forms that need no friend-lite
+    Export(export::Args),
+    /// Prove that rows and files agree, and say what is wrong
+    Check(check::Args),
     /// Print the configuration in force, secrets hidden
     CheckConfig(check_config::Args),
     /// List, fetch and verify model files
@@ -86,12 +98,21 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it may make files below the state directory, which then belong to
-    /// the service and not to root.
-    fn writes_state(&self) -> bool {
+    /// Whether the files that it makes belong to the owner of the state, and not
+    /// to root.
+    fn is_for_the_owner(&self, config: &Config) -> bool {
         match self {
             Self::Run(_) | Self::Models(_) | Self::User(_) | Self::Reindex | Self::FirstRun => true,
-            Self::Status(_)
+            // Not on a disk of somebody else's.
+            Self::Backup(args) => args
+                .target(config)
+                .is_some_and(|dir| owner::have_one_owner(&dir, &config.state_dir())),
+            // A restore puts another directory in the place of the state: the
+            // service takes it over at its start.
+            Self::Restore(_)
+            | Self::Export(_)
+            | Self::Check(_)
+            | Self::Status(_)
             | Self::Top(_)
             | Self::Doctor(_)
             | Self::CheckConfig(_)
@@ -143,12 +164,16 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     // Commands other than the daemon speak to a person: only what is wrong.
     let quiet = !matches!(cli.command, Command::Run(_)) && cli.common.log.is_none();
     telemetry::init(if quiet { "warn" } else { &config.log.level }, config.log.json);
-    if cli.command.writes_state() {
+    if cli.command.is_for_the_owner(&config) {
         as_owner(&mut config)?;
     }
 
     match cli.command {
+        Command::Check(args) => return block_on(async { Ok(check::run(args, config).await) }),
+        Command::Restore(args) => return block_on(restore::run(args, config)),
         Command::Run(_) => block_on(run::run(config, file)),
+        Command::Backup(args) => block_on(backup::run(args, config)),
+        Command::Export(args) => block_on(export::run(args, config)),
         Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),
@@ -170,6 +195,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 fn as_owner(config: &mut Config) -> Result<()> {
     let dir = config.state_dir();
     config.state.dir = dir.display().to_string();
+    if let Some(backups) = config.backup_dir() {
+        config.backup.dir = backups.display().to_string();
+    }
     config.models.dir = crate::models::models_dir(config).display().to_string();
     owner::become_owner_of(&dir)
 }
@@ -190,7 +218,7 @@ async fn open_index(config: Config) -> Result<()> {
     reindex::run(store, embedder).await
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use crate::base::error::{Context, Kind};
     crate::base::system::share_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()

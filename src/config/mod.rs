@@ -43,6 +43,8 @@ pub struct Config {
     pub recording: Recording,
     /// Room on the disk.
     pub disk: Disk,
+    /// Copies in another place.
+    pub backup: Backup,
     /// What is deleted by age or size.
     pub retention: Retention,
     /// Where conversations begin and end.
@@ -250,6 +252,18 @@ section!(
 );
 
 section!(
+    /// Copies in another place.
+    Backup {
+        /// Directory that `friend-lite backup` writes to, and that a damaged
+        /// database is replaced from. Empty: the second of `$STATE_DIRECTORY`
+        /// under systemd, else none.
+        dir: String = String::new(),
+        /// Backups that are kept.
+        keep: usize = 14,
+    }
+);
+
+section!(
     /// What is deleted by age or size; 0 keeps it. Audio that is not transcribed is
     /// never deleted, nor a conversation that has such audio. For a day after the
     /// clock was moved by more than a day nothing is deleted.
@@ -451,21 +465,18 @@ section!(
     }
 );
 
-/// Where the service that a package installs keeps its state.
-const SERVICE_STATE: &str = "/var/lib/friend-lite";
+/// Where the service that a package installs keeps its state and its backups.
+const SERVICE_DIRS: [&str; 2] = ["/var/lib/friend-lite", "/var/lib/friend-lite-backup"];
 
-/// The state directory of the service: the one that systemd gives to it, and the
-/// same for root, who looks after it.
-pub(crate) fn service_state() -> Option<PathBuf> {
-    // systemd may name several, separated by colons; the first is ours.
-    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
-    match given.split(':').next() {
-        Some(dir) if !dir.is_empty() => Some(dir.into()),
-        _ => {
-            let installed = PathBuf::from(SERVICE_STATE);
-            (rustix::process::geteuid().is_root() && installed.is_dir()).then_some(installed)
-        }
+/// One of the service's directories, as systemd names them to it, separated by
+/// colons; and the same for root, who looks after it. The first is for what the
+/// daemon keeps, the second for its backups.
+pub(crate) fn service_dir(index: usize) -> Option<PathBuf> {
+    if let Ok(given) = std::env::var("STATE_DIRECTORY") {
+        return given.split(':').nth(index).filter(|dir| !dir.is_empty()).map(Into::into);
     }
+    let installed = PathBuf::from(SERVICE_DIRS.get(index)?);
+    (rustix::process::geteuid().is_root() && installed.is_dir()).then_some(installed)
 }
 
 impl Disk {
@@ -487,10 +498,18 @@ impl Config {
         if !self.state.dir.is_empty() {
             return self.state.dir.clone().into();
         }
-        if let Some(dir) = service_state() {
+        if let Some(dir) = service_dir(0) {
             return dir;
         }
         directories::ProjectDirs::from("", "", "friend-lite")
             .map_or_else(|| "friend-lite".into(), |dirs| dirs.data_dir().to_owned())
+    }
+
+    /// Where backups are, if anywhere.
+    pub fn backup_dir(&self) -> Option<PathBuf> {
+        match self.backup.dir.as_str() {
+            "" => service_dir(1),
+            dir => Some(dir.into()),
+        }
     }
 }

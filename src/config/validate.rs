@@ -92,6 +92,7 @@ impl Config {
             || "must be 6 to 128".into(),
         )?;
         positive("disk.check_interval", self.disk.check_interval.get())?;
+        require(self.backup.keep >= 1, "backup.keep", || "must be at least 1".into())?;
         positive("retention.interval", self.retention.interval.get())?;
         positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
         require(

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, service_state};
+use crate::config::{Config, service_dir};
 
 /// The directory of the model files: `models.dir` of the configuration; else
 /// `models` below the state directory of the service; else `models` in the user's
 /// cache directory. It need not exist yet.
 pub fn models_dir(config: &Config) -> PathBuf {
-    choose(&config.models.dir, service_state(), || {
+    choose(&config.models.dir, service_dir(0), || {
         directories::ProjectDirs::from("", "", "friend-lite").map(|dirs| dirs.cache_dir().into())
     })
 }

@@ -180,6 +180,32 @@ impl Daemon {
         self.ended()
     }
 
+    /// Stops the daemon in order, and has `friend-lite check` find nothing wrong
+    /// with what it leaves.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn stop_clean(&mut self) {
+        assert!(self.stop().success());
+        self.assert_clean();
+    }
+
+    /// Has `friend-lite check` find nothing wrong.
+    pub fn assert_clean(&self) {
+        let (code, said) = self.command(&["check"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    /// Runs a command on the state directory: its exit code, and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(program("friend-lite"))
+            .args(arguments)
+            .args(["--config", "/dev/null", "--state-dir"])
+            .arg(self.state_dir())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Waits until the daemon has ended.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
