@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod backup;
+mod check;
 mod clients;
 mod clock;
 mod deletion;
