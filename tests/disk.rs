@@ -15,10 +15,10 @@ use crate::harness::daemon::Daemon;
 use crate::harness::speech::{noise, reading};
 
 /// A file system in memory, gone with this.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(at: &Path, size: &str) -> Self {
+    pub fn new(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"], at);
         Self(at.into())
@@ -53,7 +53,7 @@ fn run(program: &str, arguments: &[&str], at: &Path) {
 }
 
 /// Whether file systems can be mounted here.
-fn may_mount(test: &str) -> bool {
+pub fn may_mount(test: &str) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let mounted = rustix::process::geteuid().is_root()
         && Command::new("mount")

@@ -19,13 +19,20 @@ pub(super) struct Args {
     verify: bool,
 }
 
+impl Args {
+    /// Where to, if that is known.
+    pub(super) fn target(&self, config: &Config) -> Option<PathBuf> {
+        self.dir.clone().or_else(|| config.backup_dir())
+    }
+}
+
 /// Backs up.
 ///
 /// # Errors
 /// `Config` with nowhere to put it, `NotFound` with nothing to back up, and
 /// those of [`backup::back_up`].
 pub(super) async fn run(args: Args, config: Config) -> Result<()> {
-    let dir = args.dir.or_else(|| config.backup_dir()).ok_or_else(|| {
+    let dir = args.target(&config).ok_or_else(|| {
         let message = "say where to: friend-lite backup DIR, or backup.dir in the configuration";
         Error::new(Kind::Config, message)
     })?;

@@ -111,6 +111,9 @@ impl Users for FakeStore {
     async fn setting_or_insert(&self, _: &str, _: &str) -> Result<String> {
         unreachable!()
     }
+    async fn set_setting(&self, _: &str, _: Option<&str>) -> Result<()> {
+        unreachable!()
+    }
     async fn ping(&self) -> Result<()> {
         unreachable!()
     }

@@ -25,6 +25,7 @@ mod files;
 mod format;
 mod gate;
 mod opus_file;
+pub mod probe;
 mod recorder;
 mod spool;
 mod track;

@@ -175,6 +175,8 @@ pub trait Users: Send + Sync {
     async fn setting(&self, key: &str) -> Result<Option<String>>;
     /// Writes a setting unless it is there; returns the one in force.
     async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String>;
+    /// Writes a setting; none removes it.
+    async fn set_setting(&self, key: &str, value: Option<&str>) -> Result<()>;
     /// Goes the way of a write and changes nothing: it comes back when writing
     /// works.
     async fn ping(&self) -> Result<()>;

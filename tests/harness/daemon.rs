@@ -56,6 +56,12 @@ impl Daemon {
         Self::with_models(keys, &models_dir())
     }
 
+    /// One whose models are in a directory of the test.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn with_models_in(models: &Path, keys: &[(&str, &str)]) -> Self {
+        Self::with_models(keys, models)
+    }
+
     /// One without models, in a directory that `prepare` has been given first;
     /// its state is in `state` below. Where that belongs to another user than
     /// root, the daemon runs as that user.
@@ -76,6 +82,8 @@ impl Daemon {
             ("CONVERSATION__RECONNECT_GRACE", "1s"),
             ("WYOMING__LISTEN", "127.0.0.1:0"),
             ("ESP32__LISTEN", "127.0.0.1:0"),
+            // Nothing leaves this machine.
+            ("MODELS__FETCH", "false"),
         ]
         .iter()
         .chain(keys)
@@ -85,7 +93,9 @@ impl Daemon {
         })
         .collect();
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
-        env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
+        if !env.iter().any(|(name, _)| name == "ADMIN_PASSWORD") {
+            env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
+        }
         let dir = tempfile::tempdir().expect("a temporary directory");
         prepare(dir.path());
         let (child, url, sources) = launch(dir.path(), &env);

@@ -58,6 +58,11 @@ pub(super) fn make_directory(dir: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed("create", dir, e))
 }
 
+/// Whether `dir` holds a database.
+pub(super) fn has_database(dir: &Path) -> bool {
+    dir.join(DATABASE).is_file()
+}
+
 /// The database of `dir`. `NotFound` when there is none.
 pub(super) fn find_database(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(DATABASE);

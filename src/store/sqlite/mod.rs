@@ -74,6 +74,11 @@ struct Inner {
 }
 
 impl SqliteStore {
+    /// Whether there is a database in the state directory `dir`.
+    pub fn exists(dir: &Path) -> bool {
+        file::has_database(dir)
+    }
+
     /// Opens the database in the state directory `dir`, making the directory
     /// (0700) and the database (0600) if they are not there, and brings its
     /// schema up to date; a copy of what an older version wrote is kept beside
