@@ -5,6 +5,7 @@
 
 mod appliance;
 mod backup;
+mod check;
 mod clients;
 mod clock;
 mod deletion;

@@ -21,6 +21,12 @@ pub(super) fn pending(connection: &Connection) -> Result<bool> {
     Ok(version(connection)? < STEPS.len())
 }
 
+/// Whether no step has been taken yet.
+pub(super) fn is_empty(connection: &Connection) -> Result<bool> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(version == 0)
+}
+
 /// Brings the schema up to date, each step in a transaction of its own.
 ///
 /// A step may make a table anew: references to it are not followed meanwhile,

@@ -21,6 +21,11 @@ pub(super) enum Look {
     All,
 }
 
+/// What is said of a database without a schema: each that was in use has one.
+const EMPTY: &str = "it is empty, as one that has lost its log";
+/// Bytes in which no schema fits: SQLite's one page.
+const PAGE: u64 = 4096;
+
 /// What SQLite finds wrong with the database `path`, in its words.
 pub(super) fn damage(path: &Path, look: Look) -> Result<Vec<String>> {
     vectors::register()?;
@@ -28,9 +33,16 @@ pub(super) fn damage(path: &Path, look: Look) -> Result<Vec<String>> {
         Look::Pages => "pragma quick_check",
         Look::All => "pragma integrity_check",
     };
-    let said = file::open_for_reading(path).and_then(|db| said(&db, check).map_err(Error::from));
-    match said {
-        Ok(said) => Ok(said.into_iter().filter(|line| line != "ok").collect()),
+    let look = |db: Connection| -> Result<Vec<String>> {
+        let mut found: Vec<String> = said(&db, check)?;
+        found.retain(|line| line != "ok");
+        if found.is_empty() && migrations::is_empty(&db)? {
+            found.push(EMPTY.to_owned());
+        }
+        Ok(found)
+    };
+    match file::open_for_reading(path).and_then(look) {
+        Ok(found) => Ok(found),
         Err(error) if is_damage(&error) => Ok(vec![error.report()]),
         Err(error) => Err(error),
     }
@@ -50,9 +62,10 @@ fn is_damage(error: &Error) -> bool {
 }
 
 /// Whether the last to have the database open did not close it: then its log is
-/// still there.
+/// still there, or was lost before anything of it was in the database.
 fn was_left_open(path: &Path) -> bool {
-    std::fs::metadata(companion(path, "-wal")).is_ok_and(|log| log.len() > 0)
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    bytes(&companion(path, "-wal")) > 0 || bytes(path) <= PAGE
 }
 
 /// Sees to it that the database of `dir` can be used, after a crash or when

@@ -136,3 +136,20 @@ async fn a_copy_is_kept_before_the_schema_changes() {
     let store = recover(&state, &[], true);
     assert_eq!(emails(&store).await, ["a@example.com"]);
 }
+
+#[tokio::test]
+async fn a_database_that_has_lost_its_log_with_everything_is_no_new_one() {
+    let f = Fixture::new();
+    f.user("a").await;
+    let state = f.dir.path().join("state");
+    let copy = f.dir.path().join("copy.db");
+    // All of it is in the log still, and that goes.
+    let lost = std::fs::read(state.join("friend-lite.db")).unwrap();
+    let Fixture { store, dir: _kept } = f;
+    drop(store);
+    std::fs::copy(state.join("friend-lite.db"), &copy).unwrap();
+    std::fs::write(state.join("friend-lite.db"), lost).unwrap();
+    assert!(!SqliteStore::damage(&state).unwrap().is_empty());
+    let store = recover(&state, &[copy], false);
+    assert_eq!(emails(&store).await, ["a@example.com"]);
+}
