@@ -22,8 +22,9 @@
 //!
 //! - Only `app` names a concrete adapter.
 //! - Only `base::clock` reads a clock; time is a parameter everywhere else.
-//! - Only `recording` and `store` write under the state directory (a service keeps
-//!   its model files there too, and `http::local` its socket).
+//! - Only `recording` and `store` write under the state directory, and
+//!   `upkeep::restore` while nothing else does (a service keeps its model files
+//!   there too, and `http::local` its socket).
 //! - No task or thread is started outside `supervisor`.
 //! - Ingest never waits for a model.
 //! - No lock is held across an await.

@@ -278,10 +278,17 @@ async fn transcripts(daemon: &Daemon, users: &[Client]) -> BTreeMap<Block, u32> 
     told
 }
 
-/// Waits for the jobs that come after the transcripts, such as archiving.
+/// Waits for the jobs that come after the transcripts, and for those that the
+/// sweep has yet to make: every recording is archived in the end.
 async fn settle(state: &Path) {
     let deadline = Instant::now() + PATIENCE;
-    while unfinished(&open(state), "jobs") > 0 && Instant::now() < deadline {
+    let unarchived = "select count(*) from conversations
+                      where samples > 0 and substr(audio_path, -4) = '.wav'";
+    let left = |db: &rusqlite::Connection| {
+        let waiting: i64 = db.query_row(unarchived, [], |row| row.get(0)).unwrap();
+        waiting + unfinished(db, "jobs")
+    };
+    while left(&open(state)) > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
