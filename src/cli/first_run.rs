@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::terminal;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::system;
 use crate::config::Config;
@@ -28,7 +29,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
             for one in status.listening {
                 let Ok(address) = one.address.parse() else { continue };
                 for text in addresses(&one.what, address) {
-                    println!("{text}");
+                    terminal::print(&format!("{text}\n"))?;
                 }
             }
         }
@@ -37,14 +38,16 @@ pub(super) async fn run(config: Config) -> Result<()> {
     let store = crate::app::open_store_beside_daemon(&config)?;
     match setup::first_login(store.as_ref()).await? {
         Some(login) => {
-            println!("e-mail:   {}", login.email);
-            println!("password: {}", login.password);
-            println!("Open the first address in a browser to choose another password.");
+            terminal::print(&format!(
+                "e-mail:   {}\npassword: {}\n\
+                 Open the first address in a browser to choose another password.\n",
+                login.email, login.password
+            ))?;
         }
-        None => println!(
-            "The administrator's password has been chosen; `friend-lite user passwd {}` sets another.",
+        None => terminal::print(&format!(
+            "The administrator's password has been chosen; `friend-lite user passwd {}` sets another.\n",
             config.auth.admin_email
-        ),
+        ))?,
     }
     Ok(())
 }

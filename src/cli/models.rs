@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::base::error::{Context, Error, Kind, Result};
+use super::terminal::print;
+use crate::base::error::{Error, Kind, Result};
 use crate::base::system::total_memory;
 use crate::config::Config;
 use crate::models::{
@@ -74,15 +75,6 @@ pub async fn run(args: Args, config: &Config) -> Result<()> {
             };
             verify_all(&entries, config).await
         }
-    }
-}
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context(Kind::Storage, "cannot write to the standard output")
-        }
-        _ => Ok(()),
     }
 }
 

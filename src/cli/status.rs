@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::terminal;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::config::Config;
 use crate::engine::process::Activity;
@@ -41,7 +42,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<()> {
             .context(Kind::Internal, "cannot write it as JSON")?,
         false => render(&status),
     };
-    println!("{}", text.trim_end());
+    terminal::print(&format!("{}\n", text.trim_end()))?;
     match status.health.as_str() {
         "critical" => Err(Error::new(Kind::Unavailable, "the daemon cannot do its work")),
         _ => Ok(()),

@@ -1,7 +1,8 @@
 //! Progress for people who wait: a bar on a terminal, nothing in a pipe.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
+use crate::base::error::{Context, Kind, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar over `seconds` of audio, labelled `what`.
@@ -28,4 +29,17 @@ pub(super) fn bar(what: &str, total: u64, unit: &str) -> ProgressBar {
 /// A number of bytes, to be read: `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::DecimalBytes(bytes).to_string()
+}
+
+/// Prints `text`; whoever has stopped reading (`| head`) has had enough.
+///
+/// # Errors
+/// `Storage` when it cannot be written.
+pub(super) fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context(Kind::Storage, "cannot write to the standard output")
+        }
+        _ => Ok(()),
+    }
 }
