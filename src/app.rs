@@ -2,25 +2,29 @@
 //! place that names concrete adapters.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval, Wyoming};
-use crate::discovery::{self, Announcement, Service};
+use crate::discovery::{self, Service};
+use crate::domain::finding::Finding;
 use crate::embed::Embedder;
 use crate::embed::llama::LlamaEmbedder;
 use crate::engine::gate::Gate;
+use crate::engine::process::Engine;
 use crate::engine::{self, Settings};
 use crate::http;
 use crate::http::api::Api;
-use crate::http::auth::{self, Auth, Bootstrap};
+use crate::http::auth::{self, Auth, Bootstrap, setup};
 use crate::http::health::{Health, Part, State};
+use crate::http::local;
 use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::{Ingest, esp32, wyoming};
@@ -29,7 +33,7 @@ use crate::jobs::load::Load;
 use crate::jobs::worker::{Handler, Retry, Worker};
 use crate::llm::LanguageModel;
 use crate::llm::llama::LlamaEngine;
-use crate::models::{self, Catalog, ModelKind};
+use crate::models::{self, Catalog, ModelKind, Supply};
 use crate::pipeline::archive::Archive;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
@@ -52,6 +56,7 @@ use crate::stt::SpeechToText;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
 use crate::systemd;
+use crate::upkeep::{backup, restore};
 
 /// Below this much memory two large models are never resident together.
 const EXCLUSIVE_BELOW: u64 = 3 << 30;
@@ -62,11 +67,14 @@ pub struct App {
     pub address: SocketAddr,
     /// Where else it listens: `wyoming`, `esp32`.
     pub sources: Vec<(&'static str, SocketAddr)>,
+    /// What listens at `address`: `http` or `https`.
+    pub scheme: &'static str,
     /// The first administrator, when this start made one.
     pub first_admin: Option<Bootstrap>,
+    /// Nobody has chosen the administrator's password yet.
+    pub to_set_up: bool,
     /// Where its state lives.
     pub state_dir: PathBuf,
-    announcement: Option<Announcement>,
     supervisor: Supervisor,
     store: Arc<dyn Store>,
     clock: Clock,
@@ -82,6 +90,8 @@ struct Engines {
     stt: Arc<dyn SpeechToText>,
     llm: Arc<dyn LanguageModel>,
     embedder: Arc<dyn Embedder>,
+    /// Their processes, for their figures.
+    processes: Vec<Arc<Engine>>,
 }
 
 impl App {
@@ -99,7 +109,13 @@ impl App {
         let config = Arc::new(config);
         let state_dir = config.state_dir();
 
-        let sqlite = SqliteStore::open(&state_dir, Access::Exclusive)?;
+        // A restore that was cut short is taken to its end before anything is read.
+        {
+            let _held = SqliteStore::hold(&state_dir)?;
+            restore::finish(&state_dir)?;
+        }
+        let copies = copies(&config);
+        let sqlite = SqliteStore::open_or_recover(&state_dir, copies, false, clock.now())?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
@@ -123,6 +139,7 @@ impl App {
         sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
+        let to_set_up = setup::first_login(store.as_ref()).await?.is_some();
 
         let ingest = Ingest::new(
             store.clone(),
@@ -193,6 +210,11 @@ impl App {
             });
         }
 
+        let supply = Supply::new(Catalog::builtin()?, &config, clock.clone())?;
+        if config.models.fetch {
+            fetch_models(&supply, &supervisor, &engines, &health, &wake);
+        }
+
         let mut sources = Vec::new();
         if let Some((listener, address)) = wyoming {
             sources.push(("wyoming", address));
@@ -212,6 +234,10 @@ impl App {
             });
         }
 
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        let listening = [(scheme, address)].into_iter().chain(sources.iter().copied()).collect();
+        let name = watch::Sender::new(device_name(&config, store.as_ref()).await?);
+        announce(&config, &supervisor, &name, address, &sources);
         let recall = Recall::new(store.clone(), index, engines.embedder.clone());
         let api = Arc::new(Api {
             speech: engines.stt.clone(),
@@ -235,10 +261,16 @@ impl App {
             recordings,
             wake,
             health,
+            supply,
+            name,
+            engines: engines.processes.clone(),
+            started: clock.monotonic(),
+            listening,
             clock: clock.clone(),
             config: config.clone(),
             supervisor: supervisor.clone(),
         });
+        answer_locally(&state_dir, &supervisor, &api);
         let tls = match &certificate {
             Some(certificate) => {
                 certificate.watch(&supervisor);
@@ -258,13 +290,13 @@ impl App {
             }
         });
         systemd::watch_writer(&supervisor, store.clone());
-        let announcement = announce(&config, address, &sources);
         let drain_timeout = config.server.drain_timeout.get();
         Ok(Self {
             address,
             sources,
-            announcement,
+            scheme,
             first_admin,
+            to_set_up,
             state_dir,
             supervisor,
             store,
@@ -284,17 +316,11 @@ impl App {
         let limit = self.drain_timeout + Duration::from_secs(5);
         systemd::stopping(limit + Duration::from_secs(5));
         self.supervisor.stop();
-        // Says goodbye, which takes a moment of its own.
-        let goodbye = blocking(move || {
-            drop(self.announcement);
-            Ok(())
-        });
         if !self.supervisor.drain(limit).await {
             tracing::warn!(
                 "some tasks did not end in time; the next start picks up what they left"
             );
         }
-        let _ = goodbye.await;
         if let Err(error) = self.store.void_leases(true, self.clock.now()).await {
             tracing::warn!(
                 "jobs could not be put back now; the next start does it: {}",
@@ -411,6 +437,28 @@ fn start_workers(
     }
 }
 
+/// Has the models that are missing fetched; what waits for one is done once it
+/// is here.
+fn fetch_models(
+    supply: &Supply,
+    supervisor: &Supervisor,
+    engines: &Engines,
+    health: &Health,
+    wake: &Wake,
+) {
+    let (supply, engines) = (supply.clone(), engines.clone());
+    let (health, wake) = (health.clone(), wake.clone());
+    supervisor.service("models", move |stop| {
+        let (supply, engines) = (supply.clone(), engines.clone());
+        let (health, wake) = (health.clone(), wake.clone());
+        let arrived = move || {
+            watch_models(&engines, &health);
+            wake.wake();
+        };
+        async move { supply.run(arrived, stop).await }
+    });
+}
+
 /// Removes what uploads that never arrived whole have left.
 async fn sweep_spool(store: &dyn Store, recordings: &Recordings) -> Result<()> {
     let needed = store.spooled_uploads().await?.into_iter().collect();
@@ -421,22 +469,71 @@ async fn sweep_spool(store: &dyn Store, recordings: &Recordings) -> Result<()> {
     Ok(())
 }
 
-/// Makes the daemon known on the local network. Without that it does its work
-/// all the same.
+/// What the device is called: as configured, else as chosen on the setup page.
+async fn device_name(config: &Config, store: &dyn Store) -> Result<String> {
+    if !config.discovery.name.is_empty() {
+        return Ok(config.discovery.name.clone());
+    }
+    let chosen = store.setting(discovery::NAME_SETTING).await?;
+    Ok(chosen.unwrap_or_else(discovery::default_name))
+}
+
+/// Makes the daemon known on the local network, again whenever it gets another
+/// name. Without that it does its work all the same.
 fn announce(
-    config: &Config,
+    config: &Arc<Config>,
+    supervisor: &Supervisor,
+    name: &watch::Sender<String>,
     address: SocketAddr,
     sources: &[(&'static str, SocketAddr)],
-) -> Option<Announcement> {
+) {
     let mut services = vec![Service { kind: discovery::FRIEND_LITE, address }];
     let wyoming = sources.iter().filter(|(name, _)| *name == "wyoming");
     services.extend(
         wyoming.map(|(_, address)| Service { kind: discovery::WYOMING, address: *address }),
     );
-    discovery::announce(&config.discovery, &services).unwrap_or_else(|error| {
-        tracing::warn!("clients need the address by hand: {}", error.report());
-        None
-    })
+    let (config, names) = (config.clone(), name.subscribe());
+    supervisor.service("discovery", move |stop| {
+        let (config, services, mut names) = (config.clone(), services.clone(), names.clone());
+        async move {
+            while !stop.is_cancelled() {
+                let name = names.borrow_and_update().clone();
+                let announced = discovery::announce(&config.discovery, &name, &services);
+                let announcement = announced.unwrap_or_else(|error| {
+                    tracing::warn!("clients need the address by hand: {}", error.report());
+                    None
+                });
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    Ok(()) = names.changed() => {}
+                }
+                // Says goodbye, which takes a moment of its own.
+                blocking(move || {
+                    drop(announcement);
+                    Ok(())
+                })
+                .await?;
+            }
+            Ok(())
+        }
+    });
+}
+
+/// Has whoever owns the state told how the daemon is. Without that it does its
+/// work all the same.
+fn answer_locally(state_dir: &Path, supervisor: &Supervisor, api: &Arc<Api>) {
+    let listener = match local::listen(state_dir) {
+        Ok(listener) => Arc::new(listener),
+        Err(error) => {
+            tracing::warn!("`friend-lite status` will not work: {}", error.report());
+            return;
+        }
+    };
+    let api = api.clone();
+    supervisor.service("status", move |stop| {
+        let (listener, api) = (listener.clone(), api.clone());
+        async move { local::serve(&listener, &api, stop).await }
+    });
 }
 
 /// Notes which models are there.
@@ -459,17 +556,23 @@ fn engines(config: &Config, supervisor: &Supervisor) -> Result<Engines> {
     let gate = Gate::new(exclusive);
     let llm =
         settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
-    Ok(Engines {
-        stt: whisper(config, &gate, supervisor)?,
-        llm: Arc::new(LlamaEngine::new(&llm, config.llm.context, &gate, supervisor)),
-        embedder: embedder(config, supervisor)?,
-    })
+    let stt = whisper(config, &gate, supervisor)?;
+    let llm = LlamaEngine::new(&llm, config.llm.context, &gate, supervisor);
+    let embedder = llama_embedder(config, supervisor)?;
+    let processes = vec![stt.engine().clone(), llm.engine().clone(), embedder.engine().clone()];
+    Ok(Engines { stt: Arc::new(stt), llm: Arc::new(llm), embedder: Arc::new(embedder), processes })
 }
 
-fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
+fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<WhisperEngine> {
     let settings =
         settings(config, engine::WHISPER, ModelKind::Stt, &config.stt.model, config.stt.deadline)?;
-    Ok(Arc::new(WhisperEngine::new(&settings, &config.stt.language, gate, supervisor)))
+    Ok(WhisperEngine::new(&settings, &config.stt.language, gate, supervisor))
+}
+
+fn llama_embedder(config: &Config, supervisor: &Supervisor) -> Result<LlamaEmbedder> {
+    let (model, deadline) = (&config.embed.model, config.embed.deadline);
+    let settings = settings(config, engine::LLAMA, ModelKind::Embed, model, deadline)?;
+    Ok(LlamaEmbedder::new(&settings, supervisor))
 }
 
 /// The speech engine alone, for the command line.
@@ -480,7 +583,7 @@ fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<Arc<
 pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
     let dir = models::models_dir(config);
     Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, system::total_memory(), &dir)?;
-    whisper(config, &Gate::new(false), supervisor)
+    Ok(Arc::new(whisper(config, &Gate::new(false), supervisor)?))
 }
 
 /// The embedding engine alone, for the command line.
@@ -488,14 +591,12 @@ pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn
 /// # Errors
 /// `Config` when it cannot be used.
 pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embedder>> {
-    let settings = settings(
-        config,
-        engine::LLAMA,
-        ModelKind::Embed,
-        &config.embed.model,
-        config.embed.deadline,
-    )?;
-    Ok(Arc::new(LlamaEmbedder::new(&settings, supervisor)))
+    Ok(Arc::new(llama_embedder(config, supervisor)?))
+}
+
+/// Whether a daemon has run with this configuration.
+pub fn has_state(config: &Config) -> bool {
+    SqliteStore::exists(&config.state_dir())
 }
 
 /// The store for a command that runs beside the daemon.
@@ -504,6 +605,49 @@ pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embe
 /// `Storage` when it cannot be opened.
 pub fn open_store_beside_daemon(config: &Config) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(SqliteStore::open(&config.state_dir(), Access::Shared)?))
+}
+
+/// The store for a command that only looks, and whether a daemon is at work.
+///
+/// # Errors
+/// `NotFound` without a database, `Conflict` when another version wrote it,
+/// `Storage` when it cannot be opened.
+pub fn open_store_to_look(config: &Config) -> Result<(Arc<dyn Store>, bool)> {
+    let dir = config.state_dir();
+    let store = SqliteStore::open(&dir, Access::Look)?;
+    Ok((Arc::new(store), SqliteStore::is_held(&dir)?))
+}
+
+/// The store for a command that works while the daemon is stopped, and keeps it
+/// from starting meanwhile. A damaged database is dealt with as at a start.
+///
+/// # Errors
+/// `Conflict` when a daemon is at work, or a newer version wrote it; `Storage`
+/// when it cannot be opened.
+pub fn open_store_alone(config: &Config, clock: &Clock) -> Result<Arc<dyn Store>> {
+    let (dir, copies) = (config.state_dir(), copies(config));
+    Ok(Arc::new(SqliteStore::open_or_recover(&dir, copies, true, clock.now())?))
+}
+
+/// Copies of the database that may take the place of a damaged one.
+fn copies(config: &Config) -> Vec<PathBuf> {
+    config.backup_dir().map_or_else(Vec::new, |dir| backup::databases(&dir))
+}
+
+/// Keeps every daemon from the state directory until dropped.
+///
+/// # Errors
+/// `Conflict` when one is at work there.
+pub fn hold_state(config: &Config) -> Result<impl Sized + use<>> {
+    SqliteStore::hold(&config.state_dir())
+}
+
+/// What is wrong with the database file itself.
+///
+/// # Errors
+/// `NotFound` without one, `Storage` when the disk does not give it.
+pub fn database_damage(config: &Config) -> Result<Vec<Finding>> {
+    SqliteStore::damage(&config.state_dir())
 }
 
 /// How to run one engine. A model that is not there yet gets the place where it
@@ -522,7 +666,10 @@ fn settings(
         Ok(model) => model.path,
         Err(error) => match catalog.wanted(kind, wanted, memory) {
             Some(entry) if error.kind() == Kind::Unavailable => {
-                tracing::warn!("{}", error.message());
+                match config.models.fetch {
+                    true => tracing::info!("the {kind} model {} is not here yet", entry.name),
+                    false => tracing::warn!("{}", error.message()),
+                }
                 dir.join(&entry.file)
             }
             _ => return Err(error),

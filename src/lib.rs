@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | top | `cli`, `app` | everything |
 //! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
-//! | core | `pipeline`, `jobs` | ports and below |
+//! | core | `upkeep`, `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
 //! | foundation | `models`, `engine`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
 //!
@@ -22,7 +22,9 @@
 //!
 //! - Only `app` names a concrete adapter.
 //! - Only `base::clock` reads a clock; time is a parameter everywhere else.
-//! - Only `recording` and `store` write under the state directory.
+//! - Only `recording` and `store` write under the state directory, and
+//!   `upkeep::restore` while nothing else does (a service keeps its model files
+//!   there too, and `http::local` its socket).
 //! - No task or thread is started outside `supervisor`.
 //! - Ingest never waits for a model.
 //! - No lock is held across an await.
@@ -57,4 +59,5 @@ pub mod store;
 pub mod stt;
 pub mod supervisor;
 pub mod systemd;
+pub mod upkeep;
 pub mod wyoming;

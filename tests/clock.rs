@@ -108,7 +108,7 @@ async fn a_board_that_wakes_up_in_1970_records_and_is_put_right() {
         assert_eq!(wer::rate(&sample.text, text), 0.0, "{text}");
     }
     assert!(began(&all[0]).0 >= began(&all[1]).0, "the newest is first");
-    assert!(daemon.stop().success());
+    daemon.stop_clean();
 }
 
 #[tokio::test]

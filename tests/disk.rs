@@ -15,10 +15,10 @@ use crate::harness::daemon::Daemon;
 use crate::harness::speech::{noise, reading};
 
 /// A file system in memory, gone with this.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(at: &Path, size: &str) -> Self {
+    pub fn new(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"], at);
         Self(at.into())
@@ -53,7 +53,7 @@ fn run(program: &str, arguments: &[&str], at: &Path) {
 }
 
 /// Whether file systems can be mounted here.
-fn may_mount(test: &str) -> bool {
+pub fn may_mount(test: &str) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let mounted = rustix::process::geteuid().is_root()
         && Command::new("mount")
@@ -142,11 +142,6 @@ async fn newest(client: &Client) -> Value {
 fn said_by_keeper(daemon: &Daemon, what: &str) -> usize {
     let log = daemon.log();
     log.lines().filter(|line| line.contains("pipeline::disk") && line.contains(what)).count()
-}
-
-fn integrity(state: &Path) -> String {
-    let database = rusqlite::Connection::open(state.join("friend-lite.db")).unwrap();
-    database.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap()
 }
 
 /// All that was accepted is on disk: no row tells of more than its file has.
@@ -241,8 +236,7 @@ async fn a_full_disk_is_refused_until_there_is_room() {
     }
     assert_eq!(upload(&admin).await.0, 200);
     assert!(daemon.log().contains("audio is accepted again"));
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
     rows_fit_files(&daemon.state_dir());
 }
 
@@ -325,8 +319,7 @@ async fn the_oldest_transcribed_audio_makes_room_and_no_other() {
     std::fs::remove_file(daemon.state_dir().join("filler2")).unwrap();
     std::fs::remove_file(&filler).unwrap();
     until(&admin, "accepted again", accepted).await;
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }
 
 #[tokio::test]
@@ -366,8 +359,7 @@ async fn a_read_only_disk_says_so_and_recording_resumes_by_itself() {
         assert_eq!(attempt(&admin, "phone").await, None);
     }
     assert_eq!(said_by_keeper(&daemon, "the disk is read-only"), 2);
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }
 
 #[tokio::test]
@@ -404,6 +396,5 @@ async fn a_lost_permission_says_so_and_recording_resumes_by_itself() {
     until(&admin, "accepted again", accepted).await;
     assert_eq!(attempt(&admin, "phone").await, None);
     assert_eq!(std::fs::metadata(&audio).unwrap().permissions().mode() & 0o777, 0o700);
-    assert!(daemon.stop().success());
-    assert_eq!(integrity(&daemon.state_dir()), "ok");
+    daemon.stop_clean();
 }

@@ -215,7 +215,7 @@ async fn a_stop_closes_what_is_open_and_exits_cleanly() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(daemon.stop().success());
+    daemon.stop_clean();
     daemon.kill_and_restart();
     let conversation = daemon.admin().await.settled().await;
     assert_eq!(conversation["close_reason"], "shutdown", "{conversation}");

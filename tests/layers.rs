@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "cli"],
     &["app"],
     &["ingest", "http", "discovery", "systemd"],
-    &["pipeline", "jobs"],
+    &["upkeep", "pipeline", "jobs"],
     &["stt", "llm", "embed", "store", "index"],
     &["models", "engine"],
     &["recording", "wyoming", "audio"],

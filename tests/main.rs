@@ -3,8 +3,12 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod appliance;
+mod backup;
+mod check;
 mod clients;
 mod clock;
+mod deletion;
 mod disk;
 mod end_to_end;
 mod engines;

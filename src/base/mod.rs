@@ -4,8 +4,10 @@
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod owner;
 pub mod paced;
 pub mod planned;
 pub mod system;
 pub mod telemetry;
+pub mod thermal;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! Facts about the machine and this process.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,13 @@ use super::error::Result;
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+}
+
+/// Memory that nobody uses, in bytes; what caches hold is not counted.
+#[allow(clippy::useless_conversion, reason = "a word is 32 bits wide on some machines")]
+pub fn free_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.freeram).saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Processors this process may use.
@@ -27,7 +35,12 @@ pub fn inference_threads() -> usize {
 
 /// The resident set of this process in bytes; none where `/proc` is hidden.
 pub fn resident_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    resident_memory_of(std::process::id())
+}
+
+/// The resident set of a process of ours in bytes; none when there is none.
+pub fn resident_memory_of(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
@@ -38,6 +51,17 @@ pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The addresses of this machine that others can reach: no loopback, and none
+/// that holds on one link alone.
+pub fn addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    interfaces.iter().map(if_addrs::Interface::ip).filter(usable).collect()
 }
 
 /// Time since the machine started, with that in which it was suspended.

@@ -8,18 +8,25 @@ use clap::{Parser, Subcommand};
 
 use crate::base::clock::Clock;
 use crate::base::error::Result;
-use crate::base::telemetry;
+use crate::base::{owner, telemetry};
 use crate::config::Config;
 use crate::config::load::{self, Sources};
 use crate::pipeline::deletion::Deletion;
 use crate::recording::Recordings;
 use crate::supervisor::Supervisor;
 
+mod backup;
+mod check;
 mod check_config;
+mod doctor;
+mod export;
+mod first_run;
 mod generate;
 pub mod models;
 mod reindex;
+mod restore;
 mod run;
+mod status;
 mod stream;
 mod terminal;
 mod transcribe;
@@ -57,6 +64,22 @@ struct Common {
 enum Command {
     /// Start the daemon
     Run(run::Args),
+    /// Show where the daemon is, and how to log in for the first time
+    FirstRun,
+    /// Show how the running daemon is
+    Status(status::Args),
+    /// Show how the running daemon is, again and again
+    Top(status::TopArgs),
+    /// Look for what is wrong, and say what to do
+    Doctor(doctor::Args),
+    /// Copy everything to another place, beside the running daemon
+    Backup(backup::Args),
+    /// Put a backup in the place of what is there
+    Restore(restore::Args),
+    /// Write conversations and memories in forms that need no friend-lite
+    Export(export::Args),
+    /// Prove that rows and files agree, and say what is wrong
+    Check(check::Args),
     /// Print the configuration in force, secrets hidden
     CheckConfig(check_config::Args),
     /// List, fetch and verify model files
@@ -72,6 +95,32 @@ enum Command {
     /// Write the man page and shell completions
     #[command(hide = true)]
     Generate(generate::Args),
+}
+
+impl Command {
+    /// Whether the files that it makes belong to the owner of the state, and not
+    /// to root.
+    fn is_for_the_owner(&self, config: &Config) -> bool {
+        match self {
+            Self::Run(_) | Self::Models(_) | Self::User(_) | Self::Reindex | Self::FirstRun => true,
+            // Not on a disk of somebody else's.
+            Self::Backup(args) => args
+                .target(config)
+                .is_some_and(|dir| owner::have_one_owner(&dir, &config.state_dir())),
+            // A restore puts another directory in the place of the state: the
+            // service takes it over at its start.
+            Self::Restore(_)
+            | Self::Export(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Top(_)
+            | Self::Doctor(_)
+            | Self::CheckConfig(_)
+            | Self::Transcribe(_)
+            | Self::Stream(_)
+            | Self::Generate(_) => false,
+        }
+    }
 }
 
 /// Runs the command line and says how it went: 64 for wrong usage or
@@ -106,22 +155,51 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     if let Command::Run(args) = &cli.command {
         args.apply(&mut sources);
     }
-    let (config, file) = load::load(&sources)?;
+    let loaded = load::load(&sources);
+    if let Command::Doctor(args) = cli.command {
+        telemetry::init(cli.common.log.as_deref().unwrap_or("off"), false);
+        return doctor::run(args, loaded);
+    }
+    let (mut config, file) = loaded?;
     // Commands other than the daemon speak to a person: only what is wrong.
     let quiet = !matches!(cli.command, Command::Run(_)) && cli.common.log.is_none();
     telemetry::init(if quiet { "warn" } else { &config.log.level }, config.log.json);
+    if cli.command.is_for_the_owner(&config) {
+        as_owner(&mut config)?;
+    }
 
     match cli.command {
+        Command::Check(args) => return block_on(async { Ok(check::run(args, config).await) }),
+        Command::Restore(args) => return block_on(restore::run(args, config)),
         Command::Run(_) => block_on(run::run(config, file)),
+        Command::Backup(args) => block_on(backup::run(args, config)),
+        Command::Export(args) => block_on(export::run(args, config)),
         Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),
         Command::Transcribe(args) => block_on(transcribe::run(args, config)),
         Command::Reindex => block_on(open_index(config)),
         Command::Stream(args) => block_on(stream::run(args)),
+        Command::FirstRun => block_on(first_run::run(config)),
+        Command::Status(args) => block_on(status::run(args, config)),
+        Command::Top(args) => block_on(status::top(args, config)),
+        // Above: it looks at a configuration that cannot be loaded, too.
+        Command::Doctor(_) => Ok(()),
         Command::Generate(args) => generate::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Goes on as the owner of the state, where root works on a service's. What root
+/// finds by being root is noted before.
+fn as_owner(config: &mut Config) -> Result<()> {
+    let dir = config.state_dir();
+    config.state.dir = dir.display().to_string();
+    if let Some(backups) = config.backup_dir() {
+        config.backup.dir = backups.display().to_string();
+    }
+    config.models.dir = crate::models::models_dir(config).display().to_string();
+    owner::become_owner_of(&dir)
 }
 
 async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
@@ -140,10 +218,10 @@ async fn open_index(config: Config) -> Result<()> {
     reindex::run(store, embedder).await
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use crate::base::error::{Context, Kind};
     crate::base::system::share_heap();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         // One is enough for hundreds of streams, and spares waking a second for
         // each frame; disk and database have threads of their own.
         .worker_threads(1)
@@ -153,6 +231,9 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .thread_name("friend-lite")
         .enable_all()
         .build()
-        .context(Kind::Internal, "cannot start the async runtime")?
-        .block_on(work)
+        .context(Kind::Internal, "cannot start the async runtime")?;
+    let outcome = runtime.block_on(work);
+    // A large file that is still being read through is left to the next start.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
 }

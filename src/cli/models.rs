@@ -12,7 +12,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::system::total_memory;
 use crate::config::Config;
 use crate::models::{
-    Catalog, Entry, ModelKind, Place, Progress, fetch, is_present, models_dir, verify,
+    Catalog, Entry, MARGIN, Place, Progress, fetch, is_present, models_dir, verify,
 };
 use crate::supervisor::blocking;
 
@@ -57,7 +57,7 @@ pub async fn run(args: Args, config: &Config) -> Result<()> {
         Command::Fetch { names, all, from } => {
             let entries = match (all, names.is_empty()) {
                 (true, _) => catalog.entries().iter().collect(),
-                (false, true) => defaults(&catalog, config),
+                (false, true) => catalog.defaults(config, total_memory()),
                 (false, false) => named(&catalog, &names)?,
             };
             let order = match from {
@@ -93,22 +93,6 @@ fn named<'a>(catalog: &'a Catalog, names: &[String]) -> Result<Vec<&'a Entry>> {
     names.iter().map(find).collect()
 }
 
-/// What the configuration asks for of `kind`.
-fn wanted(config: &Config, kind: ModelKind) -> &str {
-    match kind {
-        ModelKind::Stt => &config.stt.model,
-        ModelKind::Llm => &config.llm.model,
-        ModelKind::Embed => &config.embed.model,
-    }
-}
-
-/// The models that the daemon would use on this machine.
-fn defaults<'a>(catalog: &'a Catalog, config: &Config) -> Vec<&'a Entry> {
-    let memory = total_memory();
-    let pick = |kind| catalog.wanted(kind, wanted(config, kind), memory);
-    ModelKind::ALL.into_iter().filter_map(pick).collect()
-}
-
 /// Steps of fewer bytes are over before a line about them is read.
 const LONG_STEP: u64 = 50_000_000;
 
@@ -119,7 +103,7 @@ fn megabytes(bytes: u64) -> String {
 
 fn list(catalog: &Catalog, config: &Config) -> String {
     let (dir, memory) = (models_dir(config), total_memory());
-    let chosen: Vec<_> = defaults(catalog, config).iter().map(|entry| &entry.name).collect();
+    let chosen: Vec<_> = catalog.defaults(config, memory).iter().map(|entry| &entry.name).collect();
     let yes = |is: bool| if is { "yes" } else { "no" };
     let row = |cells: [&str; 7]| {
         let [name, kind, size, licence, present, fits, default] = cells;
@@ -162,7 +146,7 @@ async fn fetch_all(
     };
     let (mut done, mut failures) = (String::new(), Vec::new());
     for entry in entries {
-        match fetch(catalog, entry, &dir, order, &progress).await {
+        match fetch(catalog, entry, &dir, order, MARGIN, &progress).await {
             Ok(path) => {
                 let _ = writeln!(done, "{}: {}", entry.name, path.display());
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::first_run;
 use crate::app::App;
 use crate::base::error::{Context, Kind, Result};
 use crate::config::Config;
@@ -42,9 +43,12 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
     }
     let app = App::start(config).await?;
     tracing::info!("state in {}", app.state_dir.display());
-    tracing::info!("listening on http://{}", app.address);
-    for (source, address) in &app.sources {
-        tracing::info!("listening on {address} ({source})");
+    for (what, address) in [(app.scheme, app.address)].iter().chain(&app.sources) {
+        let places = first_run::addresses(what, *address);
+        tracing::info!("listening on {address} ({what}): {}", places.join(", "));
+    }
+    if app.to_set_up && app.first_admin.is_none() {
+        tracing::info!("nobody has chosen the password yet: `friend-lite first-run` shows it");
     }
     if let Some(admin) = &app.first_admin {
         println!("administrator: {}", admin.email);
@@ -56,7 +60,7 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
     for (source, address) in &app.sources {
         println!("{source} on tcp://{address}");
     }
-    println!("listening on http://{}", app.address);
+    println!("listening on {}://{}", app.scheme, app.address);
 
     let stopped = app.stopped();
     tokio::select! {

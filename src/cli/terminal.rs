@@ -24,3 +24,8 @@ pub(super) fn bar(what: &str, total: u64, unit: &str) -> ProgressBar {
     bar.set_message(what.to_owned());
     bar
 }
+
+/// A number of bytes, to be read: `12.3 MB`.
+pub(super) fn size(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}

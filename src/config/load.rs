@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, service_dir};
 use crate::base::error::{Context, Error, Kind, Result};
 
 /// The file read when none is named and it exists.
@@ -104,8 +104,8 @@ fn default_file(env: &BTreeMap<String, String>) -> Option<PathBuf> {
     let user = directories::ProjectDirs::from("", "", "friend-lite")
         .map(|dirs| dirs.config_dir().join("config.toml"));
     let system = PathBuf::from(SYSTEM_FILE);
-    // Under systemd the user's directory is nobody's.
-    let candidates = if env.contains_key("STATE_DIRECTORY") {
+    // The service reads no user's file, and root none of its own for it.
+    let candidates = if env.contains_key("STATE_DIRECTORY") || service_dir(0).is_some() {
         vec![Some(system)]
     } else {
         vec![user, Some(system)]

@@ -15,6 +15,8 @@ pub use secret::Secret;
 pub(crate) use validate::network;
 pub use when::When;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -41,6 +43,8 @@ pub struct Config {
     pub recording: Recording,
     /// Room on the disk.
     pub disk: Disk,
+    /// Copies in another place.
+    pub backup: Backup,
     /// What is deleted by age or size.
     pub retention: Retention,
     /// Where conversations begin and end.
@@ -248,6 +252,18 @@ section!(
 );
 
 section!(
+    /// Copies in another place.
+    Backup {
+        /// Directory that `friend-lite backup` writes to, and that a damaged
+        /// database is replaced from. Empty: the second of `$STATE_DIRECTORY`
+        /// under systemd, else none.
+        dir: String = String::new(),
+        /// Backups that are kept.
+        keep: usize = 14,
+    }
+);
+
+section!(
     /// What is deleted by age or size; 0 keeps it. Audio that is not transcribed is
     /// never deleted, nor a conversation that has such audio. For a day after the
     /// clock was moved by more than a day nothing is deleted.
@@ -389,8 +405,13 @@ section!(
         /// Directory of the model files. Empty: `models` below the state
         /// directory under systemd, else the user's cache directory.
         dir: String = String::new(),
-        /// Kinds of source to try, in this order: `https`, `registry`, `path`.
+        /// Fetch the models that are wanted and missing while the daemon runs.
+        fetch: bool = true,
+        /// Where to get them, in this order: `https`, `registry`, `path`, or a
+        /// directory that holds the files.
         sources: Vec<String> = vec!["path".into(), "https".into(), "registry".into()],
+        /// Pause after a failed fetch; each one after doubles it, up to an hour.
+        retry_pause: Interval = Interval::from_secs(60),
     }
 );
 
@@ -444,6 +465,20 @@ section!(
     }
 );
 
+/// Where the service that a package installs keeps its state and its backups.
+const SERVICE_DIRS: [&str; 2] = ["/var/lib/friend-lite", "/var/lib/friend-lite-backup"];
+
+/// One of the service's directories, as systemd names them to it, separated by
+/// colons; and the same for root, who looks after it. The first is for what the
+/// daemon keeps, the second for its backups.
+pub(crate) fn service_dir(index: usize) -> Option<PathBuf> {
+    if let Ok(given) = std::env::var("STATE_DIRECTORY") {
+        return given.split(':').nth(index).filter(|dir| !dir.is_empty()).map(Into::into);
+    }
+    let installed = PathBuf::from(SERVICE_DIRS.get(index)?);
+    (rustix::process::geteuid().is_root() && installed.is_dir()).then_some(installed)
+}
+
 impl Disk {
     /// Room that is kept free, in bytes.
     pub fn reserve(&self) -> u64 {
@@ -459,18 +494,22 @@ impl Disk {
 
 impl Config {
     /// Where the database and the audio live.
-    pub fn state_dir(&self) -> std::path::PathBuf {
+    pub fn state_dir(&self) -> PathBuf {
         if !self.state.dir.is_empty() {
             return self.state.dir.clone().into();
         }
-        // systemd may name several, separated by colons; the first is ours.
-        let from_systemd = std::env::var("STATE_DIRECTORY").ok();
-        if let Some(dir) = from_systemd.as_deref().and_then(|dirs| dirs.split(':').next())
-            && !dir.is_empty()
-        {
-            return dir.into();
+        if let Some(dir) = service_dir(0) {
+            return dir;
         }
         directories::ProjectDirs::from("", "", "friend-lite")
             .map_or_else(|| "friend-lite".into(), |dirs| dirs.data_dir().to_owned())
+    }
+
+    /// Where backups are, if anywhere.
+    pub fn backup_dir(&self) -> Option<PathBuf> {
+        match self.backup.dir.as_str() {
+            "" => service_dir(1),
+            dir => Some(dir.into()),
+        }
     }
 }

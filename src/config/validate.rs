@@ -92,6 +92,7 @@ impl Config {
             || "must be 6 to 128".into(),
         )?;
         positive("disk.check_interval", self.disk.check_interval.get())?;
+        require(self.backup.keep >= 1, "backup.keep", || "must be at least 1".into())?;
         positive("retention.interval", self.retention.interval.get())?;
         positive("conversation.silence_timeout", self.conversation.silence_timeout.get())?;
         require(
@@ -142,6 +143,7 @@ impl Config {
             ("engines.idle_timeout", self.engines.idle_timeout),
             ("engines.start_timeout", self.engines.start_timeout),
             ("memory.deadline", self.memory.deadline),
+            ("models.retry_pause", self.models.retry_pause),
             ("jobs.sweep_interval", self.jobs.sweep_interval),
             ("uploads.max_length", self.uploads.max_length),
             ("uploads.timeout", self.uploads.timeout),
@@ -159,9 +161,9 @@ impl Config {
         })?;
         for source in &self.models.sources {
             require(
-                matches!(source.as_str(), "https" | "registry" | "path"),
+                matches!(source.as_str(), "https" | "registry" | "path") || source.contains('/'),
                 "models.sources",
-                || format!("`{source}` is not one of path, https, registry"),
+                || format!("`{source}` is not one of path, https, registry, or a directory"),
             )?;
         }
         let (file, request) = (self.uploads.max_file_mib, self.uploads.max_request_mib);

@@ -152,7 +152,7 @@ pub struct Backlog {
 }
 
 /// Jobs by state, for health and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobCounts {
     /// Waiting.
     pub ready: u64,

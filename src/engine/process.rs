@@ -1,12 +1,13 @@
 //! The daemon's side of an engine: one child process, started on demand.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,18 @@ pub struct Spec {
     pub idle_timeout: Duration,
 }
 
+/// What an engine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Activity {
+    /// It does not run; the next request starts it.
+    Off,
+    /// It runs, and waits for a request.
+    Idle,
+    /// It works on a request, or starts.
+    Busy,
+}
+
 /// One engine. It takes one request at a time; others wait in line.
 #[derive(Debug)]
 pub struct Engine {
@@ -58,6 +71,8 @@ pub struct Engine {
     used: Notify,
     starts: AtomicU64,
     crashes: AtomicU64,
+    /// Of the process that was started last.
+    last_pid: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -80,6 +95,7 @@ impl Engine {
             used: Notify::new(),
             starts: AtomicU64::new(0),
             crashes: AtomicU64::new(0),
+            last_pid: AtomicU32::new(0),
         });
         let watched = engine.clone();
         supervisor.service("engine-idle", move |stop| watched.clone().watch(stop));
@@ -104,6 +120,25 @@ impl Engine {
     /// How often it died or was killed for not answering.
     pub fn crashes(&self) -> u64 {
         self.crashes.load(Ordering::Relaxed)
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Path {
+        &self.spec.program
+    }
+
+    /// What it does, and the id of its process while there is one.
+    pub fn activity(&self) -> (Activity, Option<u32>) {
+        match self.slot.try_lock() {
+            Ok(slot) => match slot.as_ref().and_then(|running| running.child.id()) {
+                Some(pid) => (Activity::Idle, Some(pid)),
+                None => (Activity::Off, None),
+            },
+            Err(_) => {
+                let pid = self.last_pid.load(Ordering::Relaxed);
+                (Activity::Busy, Some(pid).filter(|pid| *pid > 0))
+            }
+        }
     }
 
     /// Process id while it runs and no request is on its way.
@@ -203,6 +238,7 @@ impl Engine {
             return Err(Error::new(Kind::Internal, "an engine without pipes"));
         };
         self.starts.fetch_add(1, Ordering::Relaxed);
+        self.last_pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
         metrics::ENGINE_STARTS.add(&[self.name()], 1.0);
         let stderr = Tail::default();
         self.supervisor.once(stderr.clone().follow(self.name().to_owned(), errors));

@@ -1,6 +1,10 @@
 //! What the routes work with.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::auth::Auth;
 use super::health::Health;
@@ -11,8 +15,10 @@ use crate::domain::conversation::Conversation;
 use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::user::User;
 use crate::domain::version::Details;
+use crate::engine::process::Engine;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
+use crate::models::Supply;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::recall::Recall;
@@ -49,6 +55,16 @@ pub struct Api {
     pub supervisor: Supervisor,
     /// How the parts of the daemon are.
     pub health: Health,
+    /// The models that are wanted, and how fetching them goes on.
+    pub supply: Supply,
+    /// What the device is called.
+    pub name: watch::Sender<String>,
+    /// The processes of the local models.
+    pub engines: Vec<Arc<Engine>>,
+    /// When the daemon started, by the monotonic clock.
+    pub started: Duration,
+    /// What listens where.
+    pub listening: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Api {

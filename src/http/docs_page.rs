@@ -116,7 +116,8 @@ fn text(value: &Value) -> String {
     escape(value.as_str().unwrap_or_default())
 }
 
-fn escape(text: &str) -> String {
+/// `text` for a page, with nothing in it that could be taken for HTML.
+pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

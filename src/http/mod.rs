@@ -6,12 +6,14 @@ mod body;
 mod docs_page;
 pub mod error;
 pub mod health;
+pub mod local;
 pub mod multipart;
 mod openapi;
 pub mod params;
 mod request_id;
 mod routes;
 pub mod server;
+pub mod status;
 pub mod tls;
 
 pub use routes::router;

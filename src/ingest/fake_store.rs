@@ -11,6 +11,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::coverage::DayCoverage;
+use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -22,7 +23,7 @@ use crate::domain::version::{
 };
 use crate::store::{
     Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs,
-    KnownTime, Memories, Timekeeping, Uploads, UserData, UserUpdate, Users, Versions,
+    KnownTime, Memories, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -108,6 +109,9 @@ impl Users for FakeStore {
         unreachable!()
     }
     async fn setting_or_insert(&self, _: &str, _: &str) -> Result<String> {
+        unreachable!()
+    }
+    async fn set_setting(&self, _: &str, _: Option<&str>) -> Result<()> {
         unreachable!()
     }
     async fn ping(&self) -> Result<()> {
@@ -516,6 +520,28 @@ impl Uploads for FakeStore {
         unreachable!()
     }
     async fn spooled_uploads(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Upkeep for FakeStore {
+    async fn back_up(&self, _: &std::path::Path) -> Result<()> {
+        unreachable!()
+    }
+    async fn contradictions(&self) -> Result<Vec<Finding>> {
+        unreachable!()
+    }
+    async fn rebuild(&self) -> Result<usize> {
+        unreachable!()
+    }
+    async fn rename_recording(&self, _: &ConversationId, _: &str, _: &str) -> Result<bool> {
+        unreachable!()
+    }
+    async fn crops(&self) -> Result<Vec<(ConversationId, String)>> {
+        unreachable!()
+    }
+    async fn crop_again(&self, _: &ConversationId, _: Timestamp) -> Result<()> {
         unreachable!()
     }
 }

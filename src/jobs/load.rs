@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::conversation::SAMPLE_RATE;
 use crate::domain::job::Backlog;
@@ -29,7 +29,7 @@ struct Shared {
 }
 
 /// What waits for transcription and how long that will take.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Estimate {
     /// Windows that wait.
     pub windows: u64,

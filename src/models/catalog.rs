@@ -74,6 +74,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The hosts of its publishers.
+    pub fn hosts(&self) -> Vec<String> {
+        let files = self.sources.iter().flat_map(|source| match source {
+            Source::Https { files, .. } => files.as_slice(),
+            _ => &[],
+        });
+        let mut hosts: Vec<String> =
+            files.filter_map(|file| file.url.split('/').nth(2)).map(str::to_owned).collect();
+        hosts.dedup();
+        hosts
+    }
+
     /// Whether it suits a machine with `total_memory` bytes.
     pub fn fits(&self, total_memory: u64) -> bool {
         self.least_memory_mib.saturating_mul(1 << 20) <= total_memory

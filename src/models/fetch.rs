@@ -18,8 +18,8 @@ use super::registry::Packages;
 use crate::base::error::{Context, Error, Kind, Result, io_kind};
 use crate::supervisor::blocking;
 
-/// Room to leave free on the disk, in bytes.
-const MARGIN: u64 = 64 << 20;
+/// The least room to leave free on the disk, in bytes.
+pub const MARGIN: u64 = 64 << 20;
 
 /// A kind of source, or a directory to look in for the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ impl Origin<'_> {
 /// Gets `entry`'s file into `dir` from the first of `order` that has it, and
 /// returns its path; at once when it is there already. What a cut download has
 /// brought is kept for the next call. Waits while another fetch of the same
-/// model is running.
+/// model is running. Nothing is fetched that would leave less than `spare` bytes
+/// of the disk free.
 ///
 /// # Errors
 /// [`Kind::Unavailable`], or [`Kind::NoSpace`] when only room was missing,
@@ -90,6 +91,7 @@ pub async fn fetch(
     entry: &Entry,
     dir: &Path,
     order: &[Place],
+    spare: u64,
     progress: &Arc<dyn Progress>,
 ) -> Result<PathBuf> {
     let path = dir.join(&entry.file);
@@ -104,7 +106,7 @@ pub async fn fetch(
     if is_present(entry, dir) {
         return Ok(path);
     }
-    let job = Job { catalog, entry, dir, order, progress, report };
+    let job = Job { catalog, entry, dir, order, spare, progress, report };
     let mut failures = Vec::new();
     for origin in job.origins() {
         match job.attempt_from(&origin).await {
@@ -132,6 +134,7 @@ struct Job<'a> {
     entry: &'a Entry,
     dir: &'a Path,
     order: &'a [Place],
+    spare: u64,
     progress: &'a Arc<dyn Progress>,
     report: Report,
 }
@@ -232,7 +235,8 @@ impl<'a> Job<'a> {
             let template = self.catalog.get(template).ok_or_else(|| {
                 Error::new(Kind::Internal, format!("no model {template} in the catalog"))
             })?;
-            Box::pin(fetch(self.catalog, template, self.dir, self.order, self.progress)).await?;
+            let (order, spare) = (self.order, self.spare);
+            Box::pin(fetch(self.catalog, template, self.dir, order, spare, self.progress)).await?;
         }
         std::fs::create_dir_all(&work).map_err(|e| unwritable(&work, e))?;
         let target = |name: &str| match source.conversion() {
@@ -310,7 +314,7 @@ impl<'a> Job<'a> {
             format!("cannot ask for the room in {}", self.dir.display())
         })?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let need = bytes.saturating_add(MARGIN);
+        let need = bytes.saturating_add(self.spare);
         if free >= need {
             return Ok(());
         }

@@ -14,6 +14,9 @@ use crate::base::error::{Context, Error, Kind, Result, io_kind};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of a server that has accepted the request.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes written before they are synced: a recording that syncs beside a download
+/// then never waits for a gigabyte of it.
+const SYNC_EVERY: u64 = 8 << 20;
 /// Attempts in a row that brought nothing new, before giving up.
 const MAX_FAILURES: u32 = 5;
 
@@ -121,7 +124,7 @@ impl Downloader {
         remote: &Remote,
         report: &Report,
     ) -> Result<(), Cut> {
-        let mut at = start;
+        let (mut at, mut synced) = (start, start);
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
@@ -132,6 +135,10 @@ impl Downloader {
                     }
                     file.write_all(&chunk).await.map_err(unwritable)?;
                     report.at(at);
+                    if at - synced >= SYNC_EVERY {
+                        file.sync_data().await.map_err(unwritable)?;
+                        synced = at;
+                    }
                 }
                 Ok(None) if at == remote.bytes => return Ok(()),
                 Ok(None) => {

@@ -15,10 +15,12 @@ mod place;
 mod progress;
 mod registry;
 mod resolve;
+mod supply;
 
 pub use catalog::{Catalog, Entry, ModelKind};
 pub use check::{is_present, verify};
-pub use fetch::{Place, fetch};
+pub use fetch::{MARGIN, Place, fetch};
 pub use place::models_dir;
 pub use progress::{Progress, Quiet};
 pub use resolve::ModelRef;
+pub use supply::{ModelView, Stage, Supply};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::catalog::{Catalog, Entry, ModelKind};
 use super::check::is_present;
 use crate::base::error::{Error, Kind, Result};
+use crate::config::Config;
 
 /// A model that is there to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,20 @@ impl Catalog {
             "auto" => self.suited(kind, total_memory).first().copied(),
             name => self.get(name).filter(|entry| entry.kind == kind),
         }
+    }
+
+    /// The catalog's models that `config` asks for on a machine with
+    /// `total_memory` bytes, in the order in which they are of use.
+    pub fn defaults(&self, config: &Config, total_memory: u64) -> Vec<&Entry> {
+        let wanted = [
+            (ModelKind::Stt, &config.stt.model),
+            (ModelKind::Embed, &config.embed.model),
+            (ModelKind::Llm, &config.llm.model),
+        ];
+        wanted
+            .iter()
+            .filter_map(|(kind, wanted)| self.wanted(*kind, wanted, total_memory))
+            .collect()
     }
 
     /// The file to load for `wanted`: `auto`, a model of the catalog, or a path

@@ -51,7 +51,13 @@ impl Handler for Archive {
         self.recordings.accepting()?;
         let (archived, bytes) = self.recordings.archive(name, self.bits_per_second).await?;
         let now = self.clock.now();
-        let goes = self.store.complete_archive(job.lease(), id, &archived, now).await?;
+        let completed = self.store.complete_archive(job.lease(), id, &archived, now).await;
+        if completed.is_err() && self.store.conversation(id).await.is_ok_and(|row| row.is_none()) {
+            // Deleted meanwhile: a sweep may have struck the note of this file off
+            // before it was there.
+            self.recordings.discard(&archived).await?;
+        }
+        let goes = completed?;
         // From here on the note of the store sees to it that this file goes.
         if let Some(goes) = goes
             && let Err(error) = self.recordings.remove(std::slice::from_ref(&goes)).await

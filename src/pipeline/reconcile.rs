@@ -3,11 +3,14 @@
 //! somebody deleted.
 //!
 //! - Those files go, if they were left when that was done.
-//! - A recording with no row gets one, under the user whose device its name says.
+//! - A recording with no row gets one, under the user whose device its name says,
+//!   or an administrator when nobody knows that device.
+//! - A conversation whose recording has another name gets to know that.
 //! - A conversation left open by a source that is gone is repaired, cut into
 //!   windows from where the store's knowledge ends, and closed.
 //! - Windows and conversations waiting without a job get one.
-//! - A cropped recording of no conversation is removed.
+//! - A cropped recording of no conversation is removed, and what was left half
+//!   written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +26,7 @@ use crate::base::error::{Kind, Result};
 use crate::base::planned;
 use crate::config;
 use crate::domain::conversation::{CloseReason, Conversation, SAMPLE_RATE, Span};
-use crate::domain::ids::ConversationId;
+use crate::domain::ids::{ClientId, ConversationId, UserId};
 use crate::jobs::Wake;
 use crate::recording::{Found, Recordings};
 use crate::store::Store;
@@ -201,6 +204,7 @@ impl Sweep {
     /// Removes cropped recordings that no conversation has: their rows come after
     /// them, and go before them.
     async fn remove_orphans(&self) -> Result<()> {
+        self.recordings.remove_half_written().await?;
         for name in self.recordings.scan_cropped().await? {
             if self.store.conversation_by_crop(&name).await?.is_none() {
                 self.recordings.remove_cropped(&name).await?;
@@ -218,19 +222,17 @@ impl Sweep {
             // A session makes the row before the file, so a live one has both. One
             // that is being archived has two files for a while.
             self.start.progress.beat();
-            if self.store.conversation(&origin.conversation_id).await?.is_some() {
+            if let Some(row) = self.store.conversation(&origin.conversation_id).await? {
+                adopted += usize::from(self.follow(&row, &name).await?);
                 continue;
             }
-            let devices = self.store.devices(None).await?;
-            let Some(device) =
-                devices.into_iter().find(|device| device.client_id == origin.client_id)
-            else {
-                tracing::warn!(recording = name, "belongs to no known device; left where it is");
+            let Some(user_id) = self.owner(&origin.client_id).await? else {
+                tracing::warn!(recording = name, "there is no user to give it to; left alone");
                 continue;
             };
             let conversation = Conversation::begin(
                 origin.conversation_id,
-                device.user_id,
+                user_id,
                 origin.client_id,
                 name,
                 origin.started_at,
@@ -241,6 +243,39 @@ impl Sweep {
             adopted += usize::from(new);
         }
         Ok(adopted)
+    }
+
+    /// Whose a recording of that device is: a row that came from a backup may
+    /// know neither the device nor its user.
+    async fn owner(&self, client: &ClientId) -> Result<Option<UserId>> {
+        let devices = self.store.devices(None).await?;
+        if let Some(device) = devices.into_iter().find(|device| device.client_id == *client) {
+            return Ok(Some(device.user_id));
+        }
+        let users = self.store.users().await?;
+        let by_name = users.iter().find(|user| {
+            let rest = client.as_str().strip_prefix(user.id.suffix());
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        });
+        let owner = by_name.or_else(|| users.iter().find(|user| user.is_superuser));
+        if let Some(owner) = owner {
+            tracing::warn!(device = %client, user = owner.email, "adopted from an unknown device");
+        }
+        Ok(owner.map(|user| user.id.clone()))
+    }
+
+    /// Lets a conversation whose recording is gone know of its file `name`: a row
+    /// that came from a backup may be older than its recording's archive.
+    async fn follow(&self, row: &Conversation, name: &str) -> Result<bool> {
+        if row.audio_path == name || !row.has_audio() {
+            return Ok(false);
+        }
+        match self.recordings.samples(&row.audio_path).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.store.rename_recording(&row.id, &row.audio_path, name).await
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Repairs the recording, cuts what no window covers yet, and closes.

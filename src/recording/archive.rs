@@ -3,7 +3,7 @@
 use opus::{Application, Bitrate, Channels, Encoder};
 
 use super::files::{Files, Handle, Use};
-use super::{Format, MAX_READ, Recordings, check, failed, opus_file, remove, wav_file};
+use super::{Format, MAX_READ, Recordings, check, failed, opus_file, part_of, remove, wav_file};
 use crate::audio::ogg::{self, Head, Mark};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::conversation::{SAMPLE_RATE, Span};
@@ -37,7 +37,7 @@ impl Recordings {
         check(name)?;
         let archived = Self::archived_name(name)
             .ok_or_else(|| Error::new(Kind::BadInput, "only WAV recordings are archived"))?;
-        let part = format!(".{archived}.part");
+        let part = part_of(&archived);
         let (files, source) = (self.files.clone(), name.to_owned());
         let mut copy = {
             let part = part.clone();

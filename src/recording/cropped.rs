@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::track::{Piece, Track};
-use super::{Format, MAX_READ, Recordings, check, failed, list, remove};
+use super::{Format, MAX_READ, Recordings, check, failed, is_half_written, list, part_of, remove};
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::conversation::Span;
@@ -13,8 +13,6 @@ use crate::supervisor::blocking;
 
 /// Begins the name of a cropped recording, which is no recording by its name.
 const PREFIX: &str = "cropped_";
-/// Ends the name of one that is being written.
-const PART: &str = ".part";
 /// What has not been written to for this long is not being written any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -32,7 +30,7 @@ impl Recordings {
     /// As [`Recordings::read`]; `NoSpace` or `Storage` when it cannot be written.
     pub async fn write_cropped(&self, source: &str, name: &str, spans: &[Span]) -> Result<()> {
         check(name)?;
-        let part = format!(".{name}{PART}");
+        let part = part_of(name);
         let mut track = {
             let (part, files) = (part.clone(), self.files.clone());
             blocking(move || {
@@ -67,28 +65,48 @@ impl Recordings {
         blocking(move || remove(files.as_ref(), &name)).await
     }
 
-    /// The cropped recordings there are; removes what was left half written.
-    /// Neither counts before it has been left alone for an hour.
+    /// The cropped recordings there are. None counts before it has been left
+    /// alone for an hour: its row comes after it.
     ///
     /// # Errors
     /// `Storage` when the directory cannot be read.
     pub async fn scan_cropped(&self) -> Result<Vec<String>> {
+        self.abandoned(|name| name.starts_with(PREFIX)).await
+    }
+
+    /// Files that a crash left half written, which count as the cropped do.
+    ///
+    /// # Errors
+    /// `Storage` when the directory cannot be read.
+    pub async fn scan_half_written(&self) -> Result<Vec<String>> {
+        self.abandoned(is_half_written).await
+    }
+
+    /// Removes files that were left half written.
+    ///
+    /// # Errors
+    /// `Storage` when the directory cannot be read, or one cannot be removed.
+    pub async fn remove_half_written(&self) -> Result<usize> {
+        let (files, names) = (self.files.clone(), self.scan_half_written().await?);
+        blocking(move || {
+            names.iter().try_for_each(|name| remove(files.as_ref(), name))?;
+            Ok(names.len())
+        })
+        .await
+    }
+
+    /// The files whose names fit and that nothing has been written to for long.
+    async fn abandoned(&self, fits: fn(&str) -> bool) -> Result<Vec<String>> {
         let (files, now) = (self.files.clone(), self.clock.now());
         blocking(move || {
-            let mut found = Vec::new();
-            for entry in list(files.as_ref())? {
-                let name = entry.name;
-                let half = name.strip_prefix('.').is_some_and(|name| name.ends_with(PART));
-                let written = name.trim_start_matches('.').starts_with(PREFIX);
-                let modified = Timestamp::from_millis(entry.modified.saturating_mul(1000));
-                if !written || now.since(modified) < ABANDONED {
-                    continue;
-                }
-                match half {
-                    true => remove(files.as_ref(), &name)?,
-                    false => found.push(name),
-                }
-            }
+            let mut found: Vec<String> = list(files.as_ref())?
+                .into_iter()
+                .filter(|entry| {
+                    let modified = Timestamp::from_millis(entry.modified.saturating_mul(1000));
+                    fits(&entry.name) && now.since(modified) >= ABANDONED
+                })
+                .map(|entry| entry.name)
+                .collect();
             found.sort();
             Ok(found)
         })
@@ -158,8 +176,10 @@ mod tests {
         std::fs::write(at(0).dir().join(&name), b"whole").unwrap();
         std::fs::write(&half, b"half").unwrap();
         assert_eq!(at(60).scan_cropped().await.unwrap(), Vec::<String>::new());
+        assert_eq!(at(60).remove_half_written().await.unwrap(), 0);
         assert!(half.exists());
         assert_eq!(at(7_200).scan_cropped().await.unwrap(), [name]);
+        assert_eq!(at(7_200).remove_half_written().await.unwrap(), 1);
         assert!(!half.exists());
     }
 }

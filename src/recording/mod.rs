@@ -25,6 +25,7 @@ mod files;
 mod format;
 mod gate;
 mod opus_file;
+pub mod probe;
 mod recorder;
 mod spool;
 mod track;
@@ -259,8 +260,9 @@ impl Recordings {
         Ok((tokio::fs::File::from_std(file), len))
     }
 
-    /// Deletes recordings. One that cannot be deleted does not keep the others,
-    /// and is not among the names that are returned.
+    /// Deletes recordings, and what is being written under their names: that is
+    /// never given its name then. One that cannot be deleted does not keep the
+    /// others, and is not among the names that are returned.
     ///
     /// # Errors
     /// `Storage` when it is not certain that the disk has let go of them.
@@ -270,7 +272,10 @@ impl Recordings {
             let mut removed = Removed::default();
             for name in names {
                 let bytes = files.open(&name, Use::Read).and_then(|file| file.len());
-                match check(&name).and_then(|()| remove(files.as_ref(), &name)) {
+                let gone = check(&name)
+                    .and_then(|()| remove(files.as_ref(), &part_of(&name)))
+                    .and_then(|()| remove(files.as_ref(), &name));
+                match gone {
                     Ok(()) => {
                         removed.bytes += bytes.unwrap_or(0);
                         removed.names.push(name);
@@ -307,6 +312,16 @@ impl Recordings {
         let (files, name) = (self.files.clone(), name.to_owned());
         blocking(move || work(files.as_ref(), &name, format)).await
     }
+}
+
+/// The name that the file `name` has while it is being written.
+fn part_of(name: &str) -> String {
+    format!(".{name}.part")
+}
+
+/// Whether a name is that of a file which is being written.
+fn is_half_written(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".part")
 }
 
 /// Refuses a name that could lead elsewhere.

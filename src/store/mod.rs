@@ -5,6 +5,7 @@
 //! window and the job to transcribe it, a result and the completion of its job.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::coverage::DayCoverage;
+use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{Learned, Memory, MemoryHistory};
@@ -39,6 +41,7 @@ pub trait Store:
     + Deletions
     + Audio
     + Timekeeping
+    + Upkeep
 {
 }
 
@@ -53,6 +56,7 @@ impl<T> Store for T where
         + Deletions
         + Audio
         + Timekeeping
+        + Upkeep
 {
 }
 
@@ -171,6 +175,8 @@ pub trait Users: Send + Sync {
     async fn setting(&self, key: &str) -> Result<Option<String>>;
     /// Writes a setting unless it is there; returns the one in force.
     async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String>;
+    /// Writes a setting; none removes it.
+    async fn set_setting(&self, key: &str, value: Option<&str>) -> Result<()>;
     /// Goes the way of a write and changes nothing: it comes back when writing
     /// works.
     async fn ping(&self) -> Result<()>;
@@ -540,6 +546,26 @@ pub trait Audio: Send + Sync {
         name: &str,
         at: Timestamp,
     ) -> Result<Option<String>>;
+}
+
+/// Looking after what is kept.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Copies everything to the file `to`, as of one moment and while it is in
+    /// use, in place of an earlier copy; there is a whole file or none.
+    async fn back_up(&self, to: &Path) -> Result<()>;
+    /// Where the rows contradict each other, all as of one moment.
+    async fn contradictions(&self) -> Result<Vec<Finding>>;
+    /// Makes again, of the rest, what contradicts it: entries of the indexes of
+    /// memories, and the figures of conversations. Returns how many.
+    async fn rebuild(&self) -> Result<usize>;
+    /// Notes that the recording of a conversation, `from` so far, is the file
+    /// `to`. False when it was not `from`, or `to` is to go.
+    async fn rename_recording(&self, id: &ConversationId, from: &str, to: &str) -> Result<bool>;
+    /// The cropped recordings, by file name.
+    async fn crops(&self) -> Result<Vec<(ConversationId, String)>>;
+    /// Forgets the cropped recording of a conversation, and has it made again.
+    async fn crop_again(&self, id: &ConversationId, at: Timestamp) -> Result<()>;
 }
 
 /// The last time that the daemon knew of, kept for a start on a machine that does

@@ -56,6 +56,12 @@ impl Daemon {
         Self::with_models(keys, &models_dir())
     }
 
+    /// One whose models are in a directory of the test.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn with_models_in(models: &Path, keys: &[(&str, &str)]) -> Self {
+        Self::with_models(keys, models)
+    }
+
     /// One without models, in a directory that `prepare` has been given first;
     /// its state is in `state` below. Where that belongs to another user than
     /// root, the daemon runs as that user.
@@ -76,6 +82,8 @@ impl Daemon {
             ("CONVERSATION__RECONNECT_GRACE", "1s"),
             ("WYOMING__LISTEN", "127.0.0.1:0"),
             ("ESP32__LISTEN", "127.0.0.1:0"),
+            // Nothing leaves this machine.
+            ("MODELS__FETCH", "false"),
         ]
         .iter()
         .chain(keys)
@@ -85,7 +93,9 @@ impl Daemon {
         })
         .collect();
         env.push(("FRIEND_LITE__MODELS__DIR".into(), models.display().to_string()));
-        env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
+        if !env.iter().any(|(name, _)| name == "ADMIN_PASSWORD") {
+            env.push(("ADMIN_PASSWORD".into(), ADMIN_PASSWORD.into()));
+        }
         let dir = tempfile::tempdir().expect("a temporary directory");
         prepare(dir.path());
         let (child, url, sources) = launch(dir.path(), &env);
@@ -168,6 +178,32 @@ impl Daemon {
     pub fn stop(&mut self) -> std::process::ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.ended()
+    }
+
+    /// Stops the daemon in order, and has `friend-lite check` find nothing wrong
+    /// with what it leaves.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn stop_clean(&mut self) {
+        assert!(self.stop().success());
+        self.assert_clean();
+    }
+
+    /// Has `friend-lite check` find nothing wrong.
+    pub fn assert_clean(&self) {
+        let (code, said) = self.command(&["check"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    /// Runs a command on the state directory: its exit code, and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(program("friend-lite"))
+            .args(arguments)
+            .args(["--config", "/dev/null", "--state-dir"])
+            .arg(self.state_dir())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Waits until the daemon has ended.

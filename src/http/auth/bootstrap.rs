@@ -1,6 +1,7 @@
 //! The first administrator.
 
 use super::password::{self, Passwords};
+use super::setup;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
@@ -47,6 +48,10 @@ pub async fn bootstrap_admin(
     password::check(password)
         .map_err(|error| Error::new(Kind::Config, format!("auth.admin_password: {error}")))?;
     let hash = Passwords::new(config.auth.bcrypt_cost).hash(password).await?;
+    if let Some(password) = &generated {
+        // First: an administrator whose password nobody can read is of no use.
+        setup::keep(store, &email, password, &hash).await?;
+    }
     let admin = NewUser { is_superuser: true, ..NewUser::new(&email, hash, Some("Administrator")) };
     add_user(store, clock, None, admin).await?;
     Ok(Some(Bootstrap { email, password: generated }))
@@ -155,7 +160,10 @@ mod tests {
         let user = fixture.store.user_by_email("root@example.com").await.unwrap().unwrap();
         assert!(user.is_superuser && user.is_active);
         let hash = Some(user.password_hash);
-        assert!(Passwords::new(4).verify(&made.password.unwrap(), hash).await.unwrap());
+        let password = made.password.unwrap();
+        assert!(Passwords::new(4).verify(&password, hash).await.unwrap());
+        let kept = setup::first_login(&fixture.store).await.unwrap().unwrap();
+        assert_eq!((kept.email.as_str(), kept.password), ("root@example.com", password));
         assert!(bootstrap_admin(&fixture.store, &config, &clock).await.unwrap().is_none());
     }
 

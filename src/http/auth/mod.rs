@@ -5,6 +5,7 @@ mod extract;
 mod origin;
 pub mod password;
 mod proxies;
+pub mod setup;
 pub mod throttle;
 pub mod token;
 

@@ -164,7 +164,11 @@ async fn cookie_logout(
 }
 
 /// The header that sets the cookie for `lifetime` seconds.
-fn cookie(api: &Api, value: &str, lifetime: u64) -> Result<(HeaderName, HeaderValue), ApiError> {
+pub(super) fn cookie(
+    api: &Api,
+    value: &str,
+    lifetime: u64,
+) -> Result<(HeaderName, HeaderValue), ApiError> {
     let secure = if api.config.auth.cookie_secure { "; Secure" } else { "" };
     let text =
         format!("{COOKIE}={value}; HttpOnly; Max-Age={lifetime}; Path=/; SameSite=lax{secure}");
@@ -225,7 +229,7 @@ async fn config() -> Json<AuthConfig> {
 }
 
 /// The fields of a form, url-encoded or multipart; none of any other body.
-async fn form(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+pub(super) async fn form(request: Request) -> Result<Vec<(String, String)>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(Request::from_parts(parts.clone(), body), &()).await?;
     let content_type = parts

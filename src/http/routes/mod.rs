@@ -6,6 +6,7 @@ mod clients;
 mod conversations;
 mod coverage;
 mod debug;
+mod front;
 mod login;
 mod memories;
 mod metrics;
@@ -14,11 +15,14 @@ mod processor;
 mod queue;
 mod range;
 mod speakers;
+mod status;
 mod stream;
 mod system;
 mod uploads;
 mod users;
 mod webhook;
+
+pub(super) use system::verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +46,9 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
     vec![
         openapi::routes(),
+        front::routes(),
         system::routes(),
+        status::routes(),
         login::routes(),
         users::routes(),
         clients::routes(),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -18,37 +17,17 @@ use crate::http::api::Api;
 use crate::http::error::ApiError;
 use crate::http::health::{Part, Service, ask};
 use crate::http::openapi::at;
+use crate::http::status::DiskView;
 use crate::jobs::load::Estimate;
+use crate::models::ModelView;
+use crate::recording::Refusal;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::default()
-        .routes(routes!(page))
         .routes(routes!(health))
         .routes(at("/api/health", routes!(health)))
         .routes(routes!(readiness))
-}
-
-const PAGE: &str = "<!doctype html>
-<html lang=\"en\">
-<meta charset=\"utf-8\">
-<meta name=\"viewport\" content=\"width=device-width\">
-<title>Friend-Lite</title>
-<h1>Friend-Lite</h1>
-<p>The daemon is running. <a href=\"/health\">Health</a></p>
-</html>
-";
-
-/// Names the daemon to whoever opens it in a browser.
-#[utoipa::path(get, path = "/", tag = "system", security(()),
-    responses((status = 200, description = "The page", content_type = "text/html", body = String)))]
-async fn page() -> impl IntoResponse {
-    let policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'";
-    let headers: [(HeaderName, &str); 2] = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, policy),
-    ];
-    (headers, PAGE)
 }
 
 /// How the daemon and its parts are.
@@ -64,6 +43,8 @@ struct HealthView {
     overall_healthy: bool,
     critical_services_healthy: bool,
     services: BTreeMap<String, Service>,
+    /// The models that are wanted, and how fetching them goes on.
+    models: Vec<ModelView>,
     jobs: JobCounts,
     /// None until it was looked at, and while it cannot be written at all.
     disk: Option<DiskView>,
@@ -73,20 +54,6 @@ struct HealthView {
     /// What to do, where something does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
-}
-
-/// The disk under the recordings.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Disk)]
-struct DiskView {
-    free_bytes: u64,
-    total_bytes: u64,
-    /// Kept free: below it no new audio is accepted, unless transcribed audio can
-    /// be deleted.
-    reserve_bytes: u64,
-    /// How long the room above the reserve lasts at the present rate; none while
-    /// nothing is recorded.
-    headroom_hours: Option<f64>,
 }
 
 /// The configuration, as far as it is of general interest.
@@ -114,6 +81,20 @@ struct HealthConfig {
 }
 
 const EMBEDDED: &str = "inside the daemon";
+
+/// How the daemon is in one word, and what to do where something is wrong.
+pub(in crate::http) fn verdict(
+    store_works: bool,
+    refusal: Option<&Refusal>,
+    parts_work: bool,
+) -> (&'static str, Option<&'static str>) {
+    match (store_works, refusal, parts_work) {
+        (false, ..) => ("critical", Some("The database does not answer; see the daemon's log.")),
+        (true, Some(refusal), _) => ("critical", Some(refusal.message)),
+        (true, None, false) => ("degraded", Some("Recording works; some services do not.")),
+        (true, None, true) => ("healthy", None),
+    }
+}
 
 /// How the daemon and its parts are. Public, so it names no path and no person.
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
@@ -155,13 +136,7 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     };
     services.insert("disk".into(), disk);
     let critical_work = store_works && refusal.is_none();
-
-    let (status, message) = match (store_works, &refusal, parts_work) {
-        (false, ..) => ("critical", Some("The database does not answer; see the daemon's log.")),
-        (true, Some(refusal), _) => ("critical", Some(refusal.message)),
-        (true, None, false) => ("degraded", Some("Recording works; some services do not.")),
-        (true, None, true) => ("healthy", None),
-    };
+    let (status, message) = verdict(store_works, refusal.as_ref(), parts_work);
     let timeout = api.config.conversation.silence_timeout.get();
     Json(HealthView {
         status,
@@ -170,12 +145,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         overall_healthy: critical_work && parts_work,
         critical_services_healthy: critical_work,
         services,
-        disk: api.recordings.disk().map(|seen| DiskView {
-            free_bytes: seen.space.free,
-            total_bytes: seen.space.total,
-            reserve_bytes: api.config.disk.reserve(),
-            headroom_hours: seen.headroom.map(|left| left.as_secs_f64() / 3600.0),
-        }),
+        disk: DiskView::of(&api),
+        models: api.supply.views().into_iter().map(ModelView::public).collect(),
         jobs,
         backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {

@@ -34,7 +34,7 @@ fn catalog(urls: &[&str], path: &Path) -> Catalog {
 
 async fn get(catalog: &Catalog, dir: &Path, order: &[Place]) -> Result<PathBuf> {
     let quiet: Arc<dyn Progress> = Arc::new(Quiet);
-    fetch(catalog, catalog.get("small").unwrap(), dir, order, &quiet).await
+    fetch(catalog, catalog.get("small").unwrap(), dir, order, MARGIN, &quiet).await
 }
 
 async fn good() -> Server {
@@ -163,7 +163,7 @@ async fn a_second_fetch_waits_for_the_first() {
     let held = lock(entry, dir.path(), &Report::quiet()).await.unwrap();
     let steps = Arc::new(Steps::default());
     let progress: Arc<dyn Progress> = steps.clone();
-    let fetching = fetch(&catalog, entry, dir.path(), &[Place::Https], &progress);
+    let fetching = fetch(&catalog, entry, dir.path(), &[Place::Https], MARGIN, &progress);
     tokio::pin!(fetching);
     let soon = tokio::time::timeout(Duration::from_millis(500), &mut fetching).await;
     assert!(soon.is_err() && good.starts.lock().unwrap().is_empty());

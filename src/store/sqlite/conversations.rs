@@ -332,7 +332,7 @@ fn lane_of_close(tx: &Connection, id: &ConversationId, reason: CloseReason) -> R
 }
 
 /// What ought to have a live job and has none.
-fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
+pub(super) fn lost_jobs(tx: &Connection) -> Result<Vec<NewJob>> {
     let job = |kind, payload| NewJob { kind, payload, lane: Lane::Backlog };
     let windows = rows::all(
         tx,

@@ -9,7 +9,11 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::base::clock::Timestamp;
 use crate::base::error::{Context, Error, Kind, Result, io_kind};
+
+/// The file name of the database.
+pub(super) const DATABASE: &str = "friend-lite.db";
 
 /// How long a connection waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,10 +58,26 @@ pub(super) fn make_directory(dir: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed("create", dir, e))
 }
 
+/// Whether `dir` holds a database.
+pub(super) fn has_database(dir: &Path) -> bool {
+    dir.join(DATABASE).is_file()
+}
+
+/// The database of `dir`. `NotFound` when there is none.
+pub(super) fn find_database(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(DATABASE);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let message =
+        format!("{} has no database of friend-lite; --state-dir says where it is", dir.display());
+    Err(Error::new(Kind::NotFound, message))
+}
+
 /// Makes an empty database, open to its owner only, unless one is there. SQLite
 /// gives its companion files the same mode.
 pub(super) fn make_database(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("friend-lite.db");
+    let path = dir.join(DATABASE);
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -96,6 +116,29 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+/// Creates an empty file, open to its owner only, in place of an earlier one.
+pub(super) fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).write(true).truncate(true).mode(0o600).open(path);
+    file.map_err(|error| failed("create", path, error))
+}
+
+/// Waits until the names in the directory of `path` are on disk.
+pub(super) fn sync_directory_of(path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| failed("sync", dir, error))
+}
+
+/// A time in a file name: `20261125T173000Z`.
+pub(super) fn stamp(now: Timestamp) -> String {
+    let text = now.to_rfc3339();
+    let digits = text.split('.').next().unwrap_or_default();
+    let mut stamp: String = digits.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    stamp.push('Z');
+    stamp
+}
+
+pub(super) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(io_kind(&error), format!("cannot {what} {}", path.display())).with_source(error)
 }

@@ -224,6 +224,23 @@ impl Users for SqliteStore {
         .await
     }
 
+    async fn set_setting(&self, key: &str, value: Option<&str>) -> Result<()> {
+        let (key, value) = (key.to_owned(), value.map(str::to_owned));
+        self.write(move |tx| {
+            match value {
+                Some(value) => rows::run(
+                    tx,
+                    "insert into settings (key, value) values (?1, ?2)
+                     on conflict do update set value = excluded.value",
+                    [&key, &value],
+                )?,
+                None => rows::run(tx, "delete from settings where key = ?1", [&key])?,
+            };
+            Ok(())
+        })
+        .await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.write(|_| Ok(())).await
     }

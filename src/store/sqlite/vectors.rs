@@ -82,6 +82,11 @@ fn create(tx: &Connection, model: &str, width: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether there is an index: there is none before the first vector.
+pub(super) fn is_bound(db: &Connection) -> Result<bool> {
+    Ok(bound(db)?.is_some())
+}
+
 /// Indexes the vector of the memory `seq` of `user`, in place of an earlier one.
 pub(super) fn put(tx: &Connection, seq: i64, user: &UserId, vector: &[f32]) -> Result<()> {
     let width = width(tx)?.ok_or_else(|| {

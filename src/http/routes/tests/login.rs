@@ -326,6 +326,7 @@ const PUBLIC: &[&str] = &[
     "/health",
     "/openapi.json",
     "/readiness",
+    "/setup",
     "/webhook/audio_bytes",
 ];
 

@@ -4,6 +4,7 @@ mod audio;
 mod chat;
 mod conversations;
 mod debug;
+mod front;
 mod login;
 mod memories;
 mod queue;
@@ -41,6 +42,7 @@ use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::llm::{Generate, LanguageModel, Told};
+use crate::models::{Catalog, Supply};
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::learn::Learner;
@@ -183,6 +185,7 @@ impl World {
             config.memory.deadline.get(),
             clock.clone(),
         );
+        let supply = Supply::new(Catalog::builtin().unwrap(), &config, clock.clone()).unwrap();
         let api = Arc::new(Api {
             speech: Arc::new(Deaf),
             assistant: Assistant::new(
@@ -208,6 +211,11 @@ impl World {
             config,
             supervisor,
             health: Health::default(),
+            supply,
+            name: tokio::sync::watch::Sender::new("Friend-Lite".into()),
+            engines: Vec::new(),
+            started: clock.monotonic(),
+            listening: Vec::new(),
         });
         Self { fixture, router: super::router(api.clone()), api, clock, llm }
     }

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# The test of the package, inside a clean system that has just booted; see
+# packaging/test-install.sh.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive HOME=/root
+state=/var/lib/friend-lite
+trap 'echo "FAILED in line $LINENO"; journalctl -u friend-lite --no-pager | tail -40' ERR
+
+step() { echo "-- $*"; }
+# What is on the disk, but for what installing anything leaves.
+files() {
+    find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /test -o -path /var/lib/dpkg \
+        -o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /dev \) -prune -o -print | sort
+}
+until_so() {
+    local what=$1 seconds=$2; shift 2
+    for _ in $(seq "$((seconds * 2))"); do if "$@" >/dev/null 2>&1; then return 0; fi; sleep 0.5; done
+    echo "not in $seconds s: $what"; return 1
+}
+install() { apt-get install -y -qq -o Dpkg::Options::=--force-confold "$1" 2>&1 | grep -v '^\(Selecting\|(Reading\|Preparing\)' || true; }
+conversations() {
+    local token
+    token=$(curl -sf -d username=admin@example.com -d "password=$password" http://127.0.0.1:8000/auth/jwt/login | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+    curl -sf -H "Authorization: Bearer $token" 'http://127.0.0.1:8000/api/conversations?view=list'
+}
+
+files >/test/before
+cut -d: -f1 /etc/passwd /etc/group | sort >/test/people-before
+
+step "install"
+install /test/this.deb
+dpkg-query -W friend-lite
+until_so "the service is active" 60 systemctl is-active friend-lite
+systemctl show friend-lite -p User -p NRestarts -p Result
+
+step "the unit"
+systemd-analyze verify --man=no friend-lite.service
+systemd-analyze security friend-lite --no-pager | tail -1
+journalctl -u friend-lite --no-pager -o cat | grep -E 'runs in|listening on|password' | sed 's/\(password: \).*/\1(hidden)/'
+
+step "first run"
+friend-lite first-run | sed 's/\(password: \).*/\1(hidden)/'
+password=$(friend-lite first-run | sed -n 's/^password: *//p')
+
+step "speech recorded before the models are here is transcribed after"
+until_so "the models are here" 300 sh -c '! friend-lite status --json | grep -qE "\"stage\": \"(missing|fetching|failed)\""'
+ADMIN_PASSWORD=$password friend-lite stream /test/jfk.wav --speed 0 >/test/said 2>&1 || { cat /test/said; false; }
+grep -i 'your country' /test/said
+friend-lite status
+
+step "what root does belongs to the service"
+printf 'a password\n' | friend-lite user add guest@example.com --password-stdin
+[ -z "$(find $state ! -user friend-lite)" ] || { find $state ! -user friend-lite; false; }
+
+step "doctor"
+friend-lite doctor
+
+step "upgrade"
+echo '# a line of the owner' >>/etc/friend-lite/config.toml
+before=$(systemctl show friend-lite -p MainPID --value)
+install /test/next.deb
+dpkg-query -W friend-lite
+until_so "the service is active again" 60 systemctl is-active friend-lite
+[ "$before" != "$(systemctl show friend-lite -p MainPID --value)" ]
+grep -q 'a line of the owner' /etc/friend-lite/config.toml
+until_so "it answers" 60 curl -sf http://127.0.0.1:8000/readiness
+conversations | grep -qi 'your country'
+friend-lite first-run | grep -q "^password: *$password$"
+
+step "a broken configuration is told, and not tried again and again"
+cp /etc/friend-lite/config.toml /test/config
+echo 'nonsense = 1' >>/etc/friend-lite/config.toml
+systemctl restart friend-lite || true
+sleep 3
+journalctl -u friend-lite --no-pager -o cat | grep -m1 nonsense
+systemctl is-failed friend-lite
+friend-lite doctor --quick | head -3 || true
+cp /test/config /etc/friend-lite/config.toml
+systemctl reset-failed friend-lite
+systemctl start friend-lite
+until_so "the service is active once more" 60 systemctl is-active friend-lite
+
+step "remove"
+apt-get remove -y -qq friend-lite >/dev/null 2>&1
+! systemctl is-active friend-lite
+! command -v friend-lite
+[ -e $state/friend-lite.db ] && [ -e /etc/friend-lite/config.toml ]
+
+step "purge"
+apt-get purge -y -qq friend-lite >/dev/null 2>&1
+files >/test/after
+cut -d: -f1 /etc/passwd /etc/group | sort >/test/people-after
+# The backups that the tools for users keep of their files differ.
+diff <(grep -vE '^/etc/(passwd|group|shadow|gshadow)-$' /test/before) <(grep -vE '^/etc/(passwd|group|shadow|gshadow)-$' /test/after)
+diff /test/people-before /test/people-after
+! journalctl -u friend-lite --no-pager | grep -E 'SIGSYS|status=31|illegal instruction'
+echo "all is well"
