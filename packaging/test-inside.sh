@@ -67,6 +67,16 @@ until_so "it answers" 60 curl -sf http://127.0.0.1:8000/readiness
 conversations | grep -qi 'your country'
 friend-lite first-run | grep -q "^password: *$password$"
 
+step "a backup"
+[ "$(systemctl is-enabled friend-lite-backup.timer || true)" = disabled ]
+systemctl enable -q --now friend-lite-backup.timer
+systemctl start friend-lite-backup.service
+[ -n "$(ls -A $state-backup)" ]
+friend-lite backup
+[ -z "$(find $state-backup ! -user friend-lite)" ] || { find $state-backup ! -user friend-lite; false; }
+# A purge leaves backups, so that this one is taken away by hand.
+rm -rf $state-backup/*
+
 step "a broken configuration is told, and not tried again and again"
 cp /etc/friend-lite/config.toml /test/config
 echo 'nonsense = 1' >>/etc/friend-lite/config.toml
