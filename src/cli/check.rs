@@ -34,6 +34,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether anything may be written.
+    pub(super) fn repairs(&self) -> bool {
+        self.repair
+    }
+}
+
 /// Looks, and says what is wrong and what to do about it. The exit code is 0
 /// when all is well, 1 when something is wrong, and 2 when that could not be
 /// told.

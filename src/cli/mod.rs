@@ -107,11 +107,11 @@ impl Command {
             Self::Backup(args) => args
                 .target(config)
                 .is_some_and(|dir| owner::have_one_owner(&dir, &config.state_dir())),
-            // A restore puts another directory in the place of the state: the
-            // service takes it over at its start.
+            Self::Check(args) => args.repairs(),
+            // A restore gives what it writes to the owner itself: the backup may be
+            // root's alone to read.
             Self::Restore(_)
             | Self::Export(_)
-            | Self::Check(_)
             | Self::Status(_)
             | Self::Top(_)
             | Self::Doctor(_)

@@ -177,3 +177,20 @@ fn backup_and_restore_are_whole_wherever_they_die_or_fail() {
     let missed: Vec<_> = places(upkeep).difference(&reached).cloned().collect();
     assert!(missed.is_empty(), "places that no walk comes to: {missed:?}");
 }
+
+#[test]
+fn what_root_restores_belongs_to_the_owner_of_the_directory() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED what_root_restores…: it gives files to another user, which takes root");
+        return;
+    }
+    let world = World::new();
+    world.back_up(&Plan::default()).unwrap();
+    chown(world.state(), Some(65_534), Some(65_534)).unwrap();
+    world.restore(&Plan::default(), &world.state()).unwrap();
+    for name in ["friend-lite.db", "audio", "audio/1_c_a.wav", "lock"] {
+        let metadata = std::fs::metadata(world.state().join(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (65_534, 65_534), "{name}");
+    }
+}

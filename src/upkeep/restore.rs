@@ -5,6 +5,7 @@
 //! place, and whoever comes next (a second attempt, or the daemon's start) takes
 //! it to its end. What was there before is kept below a dated name.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,7 @@ pub fn restore(
     let before = free_name(state, &clock.now());
     disk::write(&place.join(NOTE), &disk::to_json(&Note { before: before.clone() })?)?;
     finish(state)?;
+    give_to_owner(state)?;
     restored.before = Some(state.join(before)).filter(|before| before.exists());
     Ok(restored)
 }
@@ -133,6 +135,31 @@ pub fn finish(state: &Path) -> Result<()> {
     std::fs::remove_dir_all(&place).map_err(|e| disk::failed("remove", &place, e))?;
     // Empty when there was nothing before.
     let _ = std::fs::remove_dir(&before);
+    Ok(())
+}
+
+/// Gives everything in `state` to the owner of that directory: what root restores
+/// is the service's.
+fn give_to_owner(state: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let cannot = |error| disk::failed("hand over", state, error);
+    let owner = std::fs::symlink_metadata(state).map_err(cannot)?;
+    let mut dirs = vec![state.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let metadata = entry.metadata().map_err(cannot)?;
+            if (metadata.uid(), metadata.gid()) != (owner.uid(), owner.gid()) {
+                let (user, group) = (Some(owner.uid()), Some(owner.gid()));
+                std::os::unix::fs::lchown(entry.path(), user, group).map_err(cannot)?;
+            }
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+    }
     Ok(())
 }
 
