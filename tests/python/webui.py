@@ -87,11 +87,14 @@ def main(url: str, email: str, password: str) -> None:
                 events.append(line.removeprefix("data: "))
     assert events.pop() == "[DONE]"
     events = [json.loads(event) for event in events]
-    assert [event["type"] for event in events] == ["memory_context", "token", "complete"], events
+    tokens = [event["data"]["token"] for event in events[1:-1]]
+    kinds = [event["type"] for event in events]
+    assert kinds == ["memory_context", *["token"] * len(tokens), "complete"], events
+    assert len(tokens) > 1, events  # Told while it is written.
     assert events[0]["data"]["memory_count"] > 0, events
     messages = call("GET", f"/api/chat/sessions/{session['session_id']}/messages")
     assert [message["role"] for message in messages] == ["user", "assistant"], messages
-    assert messages[1]["content"] == events[1]["data"]["token"]
+    assert messages[1]["content"] == "".join(tokens).strip() == events[-1]["data"]["content"]
     assert set(messages[1]["memories_used"]) <= ids
     assert call("GET", "/api/chat/sessions")[0]["message_count"] == 2
     assert call("GET", "/api/chat/statistics")["total_messages"] == 2
