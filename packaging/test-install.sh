@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 package=$(realpath "$1"); shift
 suites=("$@"); [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 models=${FRIEND_LITE_TEST_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/friend-lite/models}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# Without one, debootstrap takes its own.
+mirror=${DEBIAN_MIRROR:-}
 work=$PWD/target/deb-test
 
 for program in debootstrap systemd-nspawn; do
@@ -33,7 +34,7 @@ for suite in "${suites[@]}"; do
         rm -rf "$clean"
         debootstrap --variant=minbase \
             --include=systemd,systemd-sysv,dbus,ca-certificates,libgomp1,libstdc++6,curl \
-            "$suite" "$clean" "$mirror" >"$work/$suite-debootstrap.log" 2>&1
+            "$suite" "$clean" ${mirror:+"$mirror"} >"$work/$suite-debootstrap.log" 2>&1
         touch "$clean.complete"
     fi
     root=$work/$suite
