@@ -201,28 +201,10 @@ impl DiskKeeper {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
-
     use super::*;
-    use crate::domain::ids::ConversationId;
-    use crate::pipeline::reconcile::LiveConversations;
+    use crate::pipeline::reconcile::testing::Nobody;
     use crate::recording::Format;
     use crate::store::sqlite::testing::{Fixture, at, conversation, user};
-
-    struct Nobody;
-
-    #[async_trait]
-    impl LiveConversations for Nobody {
-        fn is_live(&self, _: &ConversationId) -> bool {
-            false
-        }
-
-        fn any_live(&self) -> bool {
-            false
-        }
-
-        async fn close(&self, _: &ConversationId) {}
-    }
 
     #[tokio::test]
     async fn warns_once_while_the_room_lasts_for_less_than_is_wanted() {

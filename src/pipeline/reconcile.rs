@@ -53,6 +53,28 @@ pub trait LiveConversations: Send + Sync {
     async fn close(&self, id: &ConversationId);
 }
 
+/// For tests of those who ask whether a conversation is live.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Nothing is being recorded.
+    pub(crate) struct Nobody;
+
+    #[async_trait]
+    impl LiveConversations for Nobody {
+        fn is_live(&self, _: &ConversationId) -> bool {
+            false
+        }
+
+        fn any_live(&self) -> bool {
+            false
+        }
+
+        async fn close(&self, _: &ConversationId) {}
+    }
+}
+
 /// What one sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {

@@ -201,33 +201,15 @@ impl Retention {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
-
     use super::*;
     use crate::domain::conversation::Conversation;
-    use crate::domain::ids::ConversationId;
     use crate::domain::user::{Device, User};
-    use crate::pipeline::reconcile::LiveConversations;
+    use crate::pipeline::reconcile::testing::Nobody;
     use crate::recording::Format;
     use crate::store::sqlite::testing::{Fixture, at, conversation, window};
     use crate::store::{Conversations, KnownTime, Timekeeping, Users};
 
     const DAY: u64 = 24 * 3600;
-
-    struct Nobody;
-
-    #[async_trait]
-    impl LiveConversations for Nobody {
-        fn is_live(&self, _: &ConversationId) -> bool {
-            false
-        }
-
-        fn any_live(&self) -> bool {
-            false
-        }
-
-        async fn close(&self, _: &ConversationId) {}
-    }
 
     /// A hundred days on.
     struct Bench {
