@@ -1,6 +1,9 @@
 //! The composition root: turns a [`Config`] into a running daemon. The only
 //! place that names concrete adapters.
 
+mod engines;
+mod services;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +15,13 @@ use tokio::sync::watch;
 use crate::base::clock::Clock;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
-use crate::config::{Config, Interval, Wyoming};
+use crate::config::{Config, Wyoming};
 use crate::discovery::{self, Service};
 use crate::domain::finding::Finding;
-use crate::embed::Embedder;
-use crate::embed::llama::LlamaEmbedder;
-use crate::engine::gate::Gate;
-use crate::engine::process::Engine;
-use crate::engine::{self, Settings};
 use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap, setup};
-use crate::http::health::{Health, Part, State};
+use crate::http::health::Health;
 use crate::http::local;
 use crate::http::tls::Certificate;
 use crate::index::sqlite_vec::SqliteVecIndex;
@@ -31,9 +29,8 @@ use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
 use crate::jobs::load::Load;
 use crate::jobs::worker::{Handler, Retry, Worker};
-use crate::llm::LanguageModel;
-use crate::llm::llama::LlamaEngine;
-use crate::models::{self, Catalog, ModelKind, Supply};
+pub use crate::llm::ollama::Pulled;
+use crate::models::{Catalog, Supply};
 use crate::pipeline::archive::Archive;
 use crate::pipeline::chat::Assistant;
 use crate::pipeline::crop::Crop;
@@ -52,14 +49,12 @@ use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::store::sqlite::{Access, SqliteStore};
-use crate::stt::SpeechToText;
-use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::{Supervisor, blocking};
 use crate::systemd;
 use crate::upkeep::{backup, restore};
-
-/// Below this much memory two large models are never resident together.
-const EXCLUSIVE_BELOW: u64 = 3 << 30;
+use engines::{Engines, watch_models};
+pub use engines::{embedder, speech_engine};
+pub use services::{check_services, pull_models};
 
 /// A daemon that accepts audio and requests.
 pub struct App {
@@ -81,18 +76,20 @@ pub struct App {
     drain_timeout: Duration,
 }
 
+/// The workers that have windows transcribed.
+const TRANSCRIBERS: [&str; 8] = [
+    "transcribe",
+    "transcribe-2",
+    "transcribe-3",
+    "transcribe-4",
+    "transcribe-5",
+    "transcribe-6",
+    "transcribe-7",
+    "transcribe-8",
+];
+
 /// How often it is noticed that a model has been fetched or has gone.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The models.
-#[derive(Clone)]
-struct Engines {
-    stt: Arc<dyn SpeechToText>,
-    llm: Arc<dyn LanguageModel>,
-    embedder: Arc<dyn Embedder>,
-    /// Their processes, for their figures.
-    processes: Vec<Arc<Engine>>,
-}
 
 impl App {
     /// Opens the state, starts the workers, and listens.
@@ -149,7 +146,7 @@ impl App {
             config.clone(),
             supervisor.clone(),
         );
-        let engines = engines(&config, &supervisor)?;
+        let engines = Engines::new(&config, &supervisor, &clock)?;
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
@@ -188,17 +185,21 @@ impl App {
             &clock,
         );
 
-        let health = Health::default();
+        let health = Health::new(engines.services.clone());
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
             let (store, load) = (store.clone(), ingest.load().clone());
+            let wake = wake.clone();
             supervisor.service("health", move |stop| {
                 let (engines, health) = (engines.clone(), health.clone());
-                let (store, load) = (store.clone(), load.clone());
+                let (store, load, wake) = (store.clone(), load.clone(), wake.clone());
                 async move {
                     while !stop.is_cancelled() {
-                        watch_models(&engines, &health);
+                        if watch_models(&engines, &health) {
+                            // What waited for it is done now.
+                            wake.wake();
+                        }
                         load.note(store.backlog().await?);
                         tokio::select! {
                             () = stop.cancelled() => {}
@@ -419,14 +420,20 @@ fn start_workers(
     let remember = Remember::new(store.clone(), learner, clock.clone());
     let retry =
         Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
-    let handlers: [(&'static str, Arc<dyn Handler>); 6] = [
+    let mut handlers: Vec<(&'static str, Arc<dyn Handler>)> = vec![
         ("import", Arc::new(import)),
-        ("transcribe", Arc::new(transcribe)),
         ("finish", Arc::new(finish)),
         ("remember", Arc::new(remember)),
         ("crop", Arc::new(crop)),
         ("archive", Arc::new(archive)),
     ];
+    let transcribe: Arc<dyn Handler> = Arc::new(transcribe);
+    let parallel = match config.speech_engines().first() {
+        // It takes one after the other.
+        Some(&"whisper") | None => 1,
+        Some(_) => config.stt.parallel,
+    };
+    handlers.extend(TRANSCRIBERS.iter().take(parallel).map(|name| (*name, transcribe.clone())));
     for (name, handler) in handlers {
         let worker = Worker::new(name, store.clone(), handler, wake.clone(), clock.clone(), retry);
         let worker = Arc::new(worker.with_pulse(supervisor.heart().part(name)));
@@ -536,64 +543,6 @@ fn answer_locally(state_dir: &Path, supervisor: &Supervisor, api: &Arc<Api>) {
     });
 }
 
-/// Notes which models are there.
-fn watch_models(engines: &Engines, health: &Health) {
-    let state = |model: String, ready| match ready {
-        true => State::Ready { model },
-        false => State::ModelMissing { model },
-    };
-    health.set(Part::Stt, state(engines.stt.name(), engines.stt.is_ready()));
-    health.set(Part::Llm, state(engines.llm.name(), engines.llm.is_ready()));
-    health.set(Part::Embed, state(engines.embedder.name(), engines.embedder.is_ready()));
-}
-
-fn engines(config: &Config, supervisor: &Supervisor) -> Result<Engines> {
-    let exclusive = match config.engines.exclusive.as_str() {
-        "yes" => true,
-        "no" => false,
-        _ => system::total_memory() < EXCLUSIVE_BELOW,
-    };
-    let gate = Gate::new(exclusive);
-    let llm =
-        settings(config, engine::LLAMA, ModelKind::Llm, &config.llm.model, config.llm.deadline)?;
-    let stt = whisper(config, &gate, supervisor)?;
-    let llm = LlamaEngine::new(&llm, config.llm.context, &gate, supervisor);
-    let embedder = llama_embedder(config, supervisor)?;
-    let processes = vec![stt.engine().clone(), llm.engine().clone(), embedder.engine().clone()];
-    Ok(Engines { stt: Arc::new(stt), llm: Arc::new(llm), embedder: Arc::new(embedder), processes })
-}
-
-fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<WhisperEngine> {
-    let settings =
-        settings(config, engine::WHISPER, ModelKind::Stt, &config.stt.model, config.stt.deadline)?;
-    Ok(WhisperEngine::new(&settings, &config.stt.language, gate, supervisor))
-}
-
-fn llama_embedder(config: &Config, supervisor: &Supervisor) -> Result<LlamaEmbedder> {
-    let (model, deadline) = (&config.embed.model, config.embed.deadline);
-    let settings = settings(config, engine::LLAMA, ModelKind::Embed, model, deadline)?;
-    Ok(LlamaEmbedder::new(&settings, supervisor))
-}
-
-/// The speech engine alone, for the command line.
-///
-/// # Errors
-/// `Unavailable` when its model is not on this machine, `Config` when it cannot
-/// be used.
-pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
-    let dir = models::models_dir(config);
-    Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, system::total_memory(), &dir)?;
-    Ok(Arc::new(whisper(config, &Gate::new(false), supervisor)?))
-}
-
-/// The embedding engine alone, for the command line.
-///
-/// # Errors
-/// `Config` when it cannot be used.
-pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embedder>> {
-    Ok(Arc::new(llama_embedder(config, supervisor)?))
-}
-
 /// Whether a daemon has run with this configuration.
 pub fn has_state(config: &Config) -> bool {
     SqliteStore::exists(&config.state_dir())
@@ -648,50 +597,6 @@ pub fn hold_state(config: &Config) -> Result<impl Sized + use<>> {
 /// `NotFound` without one, `Storage` when the disk does not give it.
 pub fn database_damage(config: &Config) -> Result<Vec<Finding>> {
     SqliteStore::damage(&config.state_dir())
-}
-
-/// How to run one engine. A model that is not there yet gets the place where it
-/// will be: the daemon records without it, and uses it once it is fetched.
-fn settings(
-    config: &Config,
-    program: &str,
-    kind: ModelKind,
-    wanted: &str,
-    deadline: Interval,
-) -> Result<Settings> {
-    let catalog = Catalog::builtin()?;
-    let dir = models::models_dir(config);
-    let memory = system::total_memory();
-    let model = match catalog.resolve(kind, wanted, memory, &dir) {
-        Ok(model) => model.path,
-        Err(error) => match catalog.wanted(kind, wanted, memory) {
-            Some(entry) if error.kind() == Kind::Unavailable => {
-                match config.models.fetch {
-                    true => tracing::info!("the {kind} model {} is not here yet", entry.name),
-                    false => tracing::warn!("{}", error.message()),
-                }
-                dir.join(&entry.file)
-            }
-            _ => return Err(error),
-        },
-    };
-    let threads = match (kind, config.engines.threads) {
-        // A sentence takes milliseconds: a second thread only gets in the way.
-        (ModelKind::Embed, _) => 1,
-        (_, 0) => system::inference_threads(),
-        (_, threads) => threads,
-    };
-    let program = engine::program(program, &config.engines.dir)?;
-    tracing::info!("{} runs in {}", model.display(), program.display());
-    Ok(Settings {
-        program,
-        model,
-        threads,
-        nice: config.engines.nice,
-        start_timeout: config.engines.start_timeout.get(),
-        idle_timeout: config.engines.idle_timeout.get(),
-        deadline: deadline.get(),
-    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
 //! | core | `upkeep`, `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
-//! | foundation | `models`, `engine`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
+//! | foundation | `models`, `engine`, `remote`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
 //!
 //! # Invariants
 //!
@@ -55,6 +55,7 @@ pub mod pipeline;
 #[cfg(test)]
 mod planned_tests;
 pub mod recording;
+pub mod remote;
 pub mod store;
 pub mod stt;
 pub mod supervisor;

@@ -83,7 +83,7 @@ impl SpeechToText for NumberReader {
         let numbers = numbered::to_text(&numbered::blocks(&speech.samples));
         Ok(Transcript {
             segments: vec![segment(SENTENCE.into()), segment(numbers)],
-            language: None,
+            ..Transcript::default()
         })
     }
 }

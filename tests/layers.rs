@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["ingest", "http", "discovery", "systemd"],
     &["upkeep", "pipeline", "jobs"],
     &["stt", "llm", "embed", "store", "index"],
-    &["models", "engine"],
+    &["models", "engine", "remote"],
     &["recording", "wyoming", "audio"],
     &["supervisor"],
     &["domain", "config"],
@@ -21,9 +21,18 @@ const LAYERS: &[&[&str]] = &[
 
 /// Concrete adapters, which only `app` may name outside their own port.
 const ADAPTERS: &[(&str, &str)] = &[
+    ("stt", "deepgram"),
+    ("stt", "failover"),
+    ("stt", "openai"),
     ("stt", "whisper"),
+    ("stt", "wyoming"),
+    ("llm", "failover"),
     ("llm", "llama"),
+    ("llm", "ollama"),
+    ("llm", "openai"),
     ("embed", "llama"),
+    ("embed", "ollama"),
+    ("embed", "openai"),
     ("store", "sqlite"),
     ("index", "sqlite_vec"),
 ];

@@ -18,4 +18,5 @@ pub mod segmenter;
 #[cfg(test)]
 pub(crate) mod synthetic;
 pub mod vad;
+pub mod wav;
 pub mod windows;

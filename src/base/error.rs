@@ -25,6 +25,9 @@ pub enum Kind {
     Busy,
     /// A part that this needs is away or died; try later.
     Unavailable,
+    /// A service outside is away, as was known before; the same work is done when
+    /// it is back, however long that takes.
+    Away,
     /// A deadline passed; try later.
     Timeout,
     /// The disk is full or below its reserve.
@@ -77,7 +80,12 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Busy | Kind::Unavailable | Kind::Timeout | Kind::NoSpace | Kind::Storage
+            Kind::Busy
+                | Kind::Unavailable
+                | Kind::Away
+                | Kind::Timeout
+                | Kind::NoSpace
+                | Kind::Storage
         )
     }
 

@@ -53,7 +53,20 @@ pub static HTTP_SECONDS: Counter = Counter::new(
     &["method", "route"],
 );
 
-const ALL: [&Counter; 9] = [
+/// Requests to services outside.
+pub static SERVICE_REQUESTS: Counter = Counter::new(
+    "friend_lite_service_requests_total",
+    "Requests to services outside.",
+    &["service", "outcome"],
+);
+/// Time that services outside took to answer, in seconds.
+pub static SERVICE_SECONDS: Counter = Counter::new(
+    "friend_lite_service_seconds_total",
+    "Time that services outside took to answer, in seconds.",
+    &["service"],
+);
+
+const ALL: [&Counter; 11] = [
     &STREAMS_OPENED,
     &AUDIO_ACCEPTED,
     &AUDIO_SYNCED,
@@ -63,6 +76,8 @@ const ALL: [&Counter; 9] = [
     &LOGIN_FAILURES,
     &HTTP_REQUESTS,
     &HTTP_SECONDS,
+    &SERVICE_REQUESTS,
+    &SERVICE_SECONDS,
 ];
 
 /// A figure that only grows, with a value for each set of labels.

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::terminal::print;
+use crate::app::{self, Pulled};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::system::total_memory;
 use crate::config::Config;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
     },
+    /// Have Ollama get the models that the configuration asks it for
+    Pull,
     /// Read model files through and compare their SHA-256; without names, all that are here
     Verify {
         /// Names from `friend-lite models list`
@@ -67,6 +70,7 @@ pub async fn run(args: Args, config: &Config) -> Result<()> {
             };
             fetch_all(&catalog, &entries, config, &order).await
         }
+        Command::Pull => pull(config).await,
         Command::Verify { names } => {
             let dir = models_dir(config);
             let entries = match names.is_empty() {
@@ -156,6 +160,25 @@ async fn fetch_all(
             Err(Error::new(first.kind(), message))
         }
     }
+}
+
+async fn pull(config: &Config) -> Result<()> {
+    let progress: Box<dyn Progress> = match std::io::stderr().is_terminal() {
+        true => Box::new(Bar::new()),
+        false => Box::new(Lines::default()),
+    };
+    let mut step = (String::new(), String::new(), 0);
+    let told = |model: &str, pulled: &Pulled| {
+        let now = (model.to_owned(), pulled.status.clone(), pulled.total);
+        if now != step {
+            progress.step(model, &pulled.status, pulled.total);
+            step = now;
+        }
+        progress.at(pulled.completed);
+    };
+    app::pull_models(config, told).await?;
+    drop(progress);
+    print("Ollama has the models\n")
 }
 
 async fn verify_all(entries: &[&Entry], config: &Config) -> Result<()> {

@@ -48,7 +48,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<()> {
         if args.json {
             let body = json!({
                 "file": path,
-                "engine": engine.name(),
+                "engine": transcript.engine.clone().unwrap_or_else(|| engine.name()),
                 "language": transcript.language,
                 "text": transcript.text(),
                 "segments": transcript.segments,

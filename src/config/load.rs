@@ -28,11 +28,28 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("AUDIO_CROPPING_ENABLED", "cropping", "enabled"),
     ("MIN_SPEECH_SEGMENT_DURATION", "cropping", "min_speech"),
     ("CROPPING_CONTEXT_PADDING", "cropping", "padding"),
+    ("DEEPGRAM_API_KEY", "deepgram", "api_key"),
+    ("OFFLINE_ASR_TCP_URI", "stt", "wyoming_uri"),
+    ("LLM_PROVIDER", "llm", "engine"),
+    ("OPENAI_API_KEY", "openai", "api_key"),
+    ("OPENAI_BASE_URL", "openai", "url"),
+    ("OPENAI_MODEL", "openai", "model"),
+    ("OPENAI_EMBEDDER_MODEL", "openai", "embed_model"),
+    ("OLLAMA_BASE_URL", "ollama", "url"),
+    ("OLLAMA_MODEL", "ollama", "model"),
+    ("OLLAMA_EMBEDDER_MODEL", "ollama", "embed_model"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
-const SECRETS: &[(&str, &str)] =
-    &[("auth", "secret_key"), ("auth", "admin_password"), ("server", "metrics_token")];
+const SECRETS: &[(&str, &str)] = &[
+    ("auth", "secret_key"),
+    ("auth", "admin_password"),
+    ("server", "metrics_token"),
+    ("deepgram", "api_key"),
+    ("openai", "api_key"),
+    ("openai", "embed_key"),
+    ("openai", "speech_key"),
+];
 
 /// What decides the configuration besides the file's own content.
 #[derive(Clone, Debug, Default)]
@@ -262,6 +279,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_keys_of_services_are_read_from_files_and_credentials() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "dg-key\n").unwrap();
+        std::fs::write(dir.path().join("openai.api_key"), "oa-key\n").unwrap();
+        let config = from_env(&[
+            ("DEEPGRAM_API_KEY_FILE", key.to_str().unwrap()),
+            ("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap()),
+            ("LLM_PROVIDER", "ollama"),
+            ("OLLAMA_BASE_URL", "http://ollama:11434"),
+            ("OFFLINE_ASR_TCP_URI", "tcp://asr:8765"),
+        ])
+        .unwrap();
+        assert_eq!(config.deepgram.api_key.expose(), "dg-key");
+        assert_eq!(config.openai.api_key.expose(), "oa-key");
+        assert_eq!(config.llm.engine, "ollama");
+        assert_eq!(config.speech_engines(), ["deepgram", "wyoming", "whisper"]);
+        let shown = to_toml(&config).unwrap();
+        assert!(!shown.contains("-key\""), "{shown}");
     }
 
     #[test]

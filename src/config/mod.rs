@@ -59,6 +59,14 @@ pub struct Config {
     pub llm: Llm,
     /// Embeddings.
     pub embed: Embed,
+    /// Deepgram.
+    pub deepgram: Deepgram,
+    /// OpenAI, and whatever speaks its API.
+    pub openai: Openai,
+    /// Ollama.
+    pub ollama: Ollama,
+    /// Services outside, all of them.
+    pub remote: Remote,
     /// What is remembered.
     pub memory: Memory,
     /// The processes that run models.
@@ -337,19 +345,36 @@ section!(
 section!(
     /// Speech to text.
     Stt {
-        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        /// Who transcribes, in order of preference: `deepgram`, `wyoming`,
+        /// `openai`, `whisper` (on this machine). The next one steps in while
+        /// those before it are away. Empty: Deepgram where its key is set, a
+        /// Wyoming server where its address is, then whisper.
+        engines: Vec<String> = Vec::new(),
+        /// Whisper's model: one of the catalog or a path. `auto`: the best that
+        /// fits this machine.
         model: String = "auto".into(),
         /// Language spoken, as an ISO 639-1 code, or `auto` to detect it.
         language: String = "auto".into(),
         /// Time the engine has for one window before it is ended.
         deadline: Interval = Interval::from_secs(300),
+        /// A Wyoming speech-to-text server: `tcp://host:port`.
+        wyoming_uri: String = String::new(),
+        /// Windows that are transcribed at once where a service outside does it
+        /// (1 to 8).
+        parallel: usize = 4,
     }
 );
 
 section!(
     /// The language model.
     Llm {
-        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        /// `llama` (on this machine), `openai` or `ollama`.
+        engine: String = "llama".into(),
+        /// `llama`: the model on this machine steps in while a service outside is
+        /// away. Empty: what is to be remembered waits for the service.
+        fallback: String = String::new(),
+        /// Llama's model: one of the catalog or a path. `auto`: the best that fits
+        /// this machine.
         model: String = "auto".into(),
         /// Tokens of context; more takes more memory.
         context: u32 = 2048,
@@ -361,10 +386,77 @@ section!(
 section!(
     /// Embeddings.
     Embed {
-        /// A model of the catalog or a path. `auto`: the best that fits this machine.
+        /// `llama` (on this machine), `openai` or `ollama`. After a change run
+        /// `friend-lite reindex`: vectors of different models cannot be compared.
+        engine: String = "llama".into(),
+        /// Llama's model: one of the catalog or a path. `auto`: the best that fits
+        /// this machine.
         model: String = "auto".into(),
         /// Time the engine has for one batch before it is ended.
         deadline: Interval = Interval::from_secs(60),
+    }
+);
+
+section!(
+    /// Deepgram: speech to text.
+    Deepgram {
+        /// Key of its API. Setting it switches Deepgram on.
+        api_key: Secret = Secret::default(),
+        /// Where it is.
+        url: String = "https://api.deepgram.com".into(),
+        /// Model.
+        model: String = "nova-3".into(),
+    }
+);
+
+section!(
+    /// OpenAI, or a server that speaks its API: used where `stt.engines`,
+    /// `llm.engine` or `embed.engine` names it.
+    Openai {
+        /// Key of the API at `url`. Empty: none is sent.
+        api_key: Secret = Secret::default(),
+        /// Where it is, up to and with `/v1`.
+        url: String = "https://api.openai.com/v1".into(),
+        /// Model that writes.
+        model: String = "gpt-4o".into(),
+        /// Model that makes embeddings.
+        embed_model: String = "text-embedding-3-small".into(),
+        /// Model that transcribes.
+        speech_model: String = "whisper-1".into(),
+        /// Another server that makes the embeddings. Empty: the one at `url`.
+        embed_url: String = String::new(),
+        /// Its key.
+        embed_key: Secret = Secret::default(),
+        /// Another server that transcribes. Empty: the one at `url`.
+        speech_url: String = String::new(),
+        /// Its key.
+        speech_key: Secret = Secret::default(),
+    }
+);
+
+section!(
+    /// Ollama: used where `llm.engine` or `embed.engine` names it.
+    Ollama {
+        /// Where it is.
+        url: String = "http://localhost:11434".into(),
+        /// Model that writes.
+        model: String = "llama3.1:8b".into(),
+        /// Model that makes embeddings.
+        embed_model: String = "nomic-embed-text:latest".into(),
+    }
+);
+
+section!(
+    /// Services outside, all of them.
+    Remote {
+        /// Time one has to take a connection.
+        connect_timeout: Interval = Interval::from_secs(5),
+        /// Pause after one has failed before it is asked again; each failure
+        /// doubles it, up to a minute.
+        pause: Interval = Interval::from_secs(5),
+        /// Certificates of authorities that are trusted besides the system's, a
+        /// PEM file. Empty: none.
+        ca: String = String::new(),
     }
 );
 
@@ -492,7 +584,51 @@ impl Disk {
     }
 }
 
+impl Stt {
+    /// Whether a Wyoming server is named.
+    fn has_wyoming(&self) -> bool {
+        !self.wyoming_uri.is_empty()
+    }
+}
+
+impl Openai {
+    /// Where audio is transcribed, and the key that is shown there.
+    pub fn speech(&self) -> (&str, &Secret) {
+        self.at(&self.speech_url, &self.speech_key)
+    }
+
+    /// Where embeddings are made, and the key that is shown there.
+    pub fn embed(&self) -> (&str, &Secret) {
+        self.at(&self.embed_url, &self.embed_key)
+    }
+
+    fn at<'a>(&'a self, other: &'a str, key: &'a Secret) -> (&'a str, &'a Secret) {
+        // A key is shown to the server that it is for, and to no other.
+        if other.is_empty() { (&self.url, &self.api_key) } else { (other, key) }
+    }
+}
+
 impl Config {
+    /// Who transcribes, in order of preference.
+    pub fn speech_engines(&self) -> Vec<&str> {
+        if !self.stt.engines.is_empty() {
+            return self.stt.engines.iter().map(String::as_str).collect();
+        }
+        let deepgram = (!self.deepgram.api_key.is_empty()).then_some("deepgram");
+        let wyoming = self.stt.has_wyoming().then_some("wyoming");
+        deepgram.into_iter().chain(wyoming).chain(["whisper"]).collect()
+    }
+
+    /// Whether whisper may be asked for a transcript.
+    pub fn uses_whisper(&self) -> bool {
+        self.speech_engines().contains(&"whisper")
+    }
+
+    /// Whether the language model on this machine may be asked.
+    pub fn uses_llama(&self) -> bool {
+        self.llm.engine == "llama" || self.llm.fallback == "llama"
+    }
+
     /// Where the database and the audio live.
     pub fn state_dir(&self) -> PathBuf {
         if !self.state.dir.is_empty() {

@@ -133,6 +133,7 @@ impl Config {
             "stt.language",
             || format!("`{language}` is neither `auto` nor a two-letter code such as `en`"),
         )?;
+        self.validate_services()?;
         require((512..=32768).contains(&self.llm.context), "llm.context", || {
             "must be 512 to 32768 tokens".into()
         })?;
@@ -148,6 +149,8 @@ impl Config {
             ("uploads.max_length", self.uploads.max_length),
             ("uploads.timeout", self.uploads.timeout),
             ("health.store_timeout", self.health.store_timeout),
+            ("remote.connect_timeout", self.remote.connect_timeout),
+            ("remote.pause", self.remote.pause),
         ] {
             positive(key, deadline.get())?;
         }
@@ -175,6 +178,88 @@ impl Config {
         })?;
         require(self.jobs.max_attempts >= 1, "jobs.max_attempts", || "must be at least 1".into())
     }
+}
+
+impl Config {
+    /// Checks what concerns services outside.
+    fn validate_services(&self) -> Result<()> {
+        let engines = &self.stt.engines;
+        for (n, engine) in engines.iter().enumerate() {
+            let known = ["deepgram", "wyoming", "openai", "whisper"].contains(&engine.as_str());
+            require(known, "stt.engines", || {
+                format!("`{engine}` is not one of deepgram, wyoming, openai, whisper")
+            })?;
+            require(
+                !engines.iter().take(n).any(|earlier| earlier == engine),
+                "stt.engines",
+                || format!("`{engine}` is named twice"),
+            )?;
+        }
+        let speech = self.speech_engines();
+        require(
+            !speech.contains(&"deepgram") || !self.deepgram.api_key.is_empty(),
+            "deepgram.api_key",
+            || "is needed for the engine deepgram".into(),
+        )?;
+        let uri = &self.stt.wyoming_uri;
+        require(!speech.contains(&"wyoming") || !uri.is_empty(), "stt.wyoming_uri", || {
+            "is needed for the engine wyoming".into()
+        })?;
+        require(uri.is_empty() || self.wyoming_server().is_some(), "stt.wyoming_uri", || {
+            format!("`{uri}` is not of the form tcp://host:port")
+        })?;
+        require((1..=8).contains(&self.stt.parallel), "stt.parallel", || "must be 1 to 8".into())?;
+        for (key, engine) in
+            [("llm.engine", &self.llm.engine), ("embed.engine", &self.embed.engine)]
+        {
+            require(matches!(engine.as_str(), "llama" | "openai" | "ollama"), key, || {
+                format!("`{engine}` is not one of llama, openai, ollama")
+            })?;
+        }
+        let fallback = &self.llm.fallback;
+        require(matches!(fallback.as_str(), "" | "llama"), "llm.fallback", || {
+            format!("`{fallback}` is not llama, and not empty")
+        })?;
+        for (key, url) in [
+            ("deepgram.url", &self.deepgram.url),
+            ("openai.url", &self.openai.url),
+            ("ollama.url", &self.ollama.url),
+        ] {
+            require(is_base_url(url), key, || bad_url(url))?;
+        }
+        for (key, url) in [
+            ("openai.embed_url", &self.openai.embed_url),
+            ("openai.speech_url", &self.openai.speech_url),
+        ] {
+            require(url.is_empty() || is_base_url(url), key, || bad_url(url))?;
+        }
+        Ok(())
+    }
+
+    /// Host and port of the Wyoming speech-to-text server, if one is named.
+    pub fn wyoming_server(&self) -> Option<&str> {
+        let server = self.stt.wyoming_uri.strip_prefix("tcp://")?.trim_end_matches('/');
+        let (host, port) = server.rsplit_once(':')?;
+        (!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(server)
+    }
+}
+
+/// Whether `text` is where a server is: no query, and nobody's password.
+fn is_base_url(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
+}
+
+/// The text is not repeated where it may hold a password.
+fn bad_url(text: &str) -> String {
+    let shown = if text.contains('@') { "it".into() } else { format!("`{text}`") };
+    format!("{shown} is not of the form https://host:port/path; a key has a key of its own here")
 }
 
 fn address(key: &str, listen: &str) -> Result<()> {
@@ -247,6 +332,31 @@ mod tests {
             config.server.cors_origins = vec![origin.into()];
             assert_eq!(config.validate().is_ok(), good, "{origin}");
         }
+
+        for (set, key) in [
+            (&|c: &mut Config| c.stt.engines = vec!["deepgram".into()], "deepgram.api_key"),
+            (&|c: &mut Config| c.stt.engines = vec!["wyoming".into()], "stt.wyoming_uri"),
+            (&|c: &mut Config| c.stt.engines = vec!["vosk".into()], "stt.engines"),
+            (&|c: &mut Config| c.stt.wyoming_uri = "localhost:1".into(), "stt.wyoming_uri"),
+            (&|c: &mut Config| c.llm.engine = "gpt".into(), "llm.engine"),
+            (&|c: &mut Config| c.llm.fallback = "ollama".into(), "llm.fallback"),
+            (&|c: &mut Config| c.ollama.url = "http://me:pw@host".into(), "ollama.url"),
+            (&|c: &mut Config| c.openai.embed_url = "host/v1".into(), "openai.embed_url"),
+        ] as [(&dyn Fn(&mut Config), &str); 8]
+        {
+            let mut config = Config::default();
+            set(&mut config);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{key}: ")), "{message}");
+            assert!(!message.contains("pw"), "{message}");
+        }
+        let mut config = Config::default();
+        assert_eq!(config.speech_engines(), ["whisper"]);
+        config.deepgram.api_key = super::super::Secret::new("key");
+        config.stt.wyoming_uri = "tcp://asr.lan:10300/".into();
+        config.validate().unwrap();
+        assert_eq!(config.speech_engines(), ["deepgram", "wyoming", "whisper"]);
+        assert_eq!(config.wyoming_server(), Some("asr.lan:10300"));
 
         let mut config = Config::default();
         config.wyoming.listen = "10300".into();

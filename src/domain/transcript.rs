@@ -43,6 +43,9 @@ pub struct Transcript {
     /// Language the engine used or found: an ISO 639-1 code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// Engine and model that made it, where it was not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 impl Transcript {

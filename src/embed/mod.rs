@@ -5,6 +5,9 @@ use async_trait::async_trait;
 use crate::base::error::Result;
 
 pub mod llama;
+pub mod ollama;
+pub mod openai;
+mod outside;
 
 /// A model that places texts in a vector space.
 #[async_trait]
@@ -13,13 +16,14 @@ pub trait Embedder: Send + Sync {
     /// index remembers this name.
     fn name(&self) -> String;
 
-    /// Whether it can be asked: false while its model is not on this machine.
+    /// Whether it can be asked: false while its model is not on this machine, or
+    /// its service is known to be away.
     fn is_ready(&self) -> bool;
 
     /// One vector of unit length for each text, all of the same width. A text
     /// longer than the model reads is cut.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`: try again.
+    /// `Unavailable`, `Timeout`, `Away`: try again.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>>;
 }

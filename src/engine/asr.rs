@@ -113,7 +113,8 @@ mod tests {
             let (start, end, confidence) = (0.0, 1.0, 1.0);
             let segment =
                 Segment { start, end, text, speaker: None, confidence, words: Vec::new() };
-            Ok(Transcript { segments: vec![segment], language: language.map(str::to_owned) })
+            let language = language.map(str::to_owned);
+            Ok(Transcript { segments: vec![segment], language, ..Transcript::default() })
         }
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::base::error::{Error, Kind, Result};
+use crate::remote;
 
 /// The answer of a part that is asked how it is.
 ///
@@ -68,17 +69,36 @@ pub enum State {
 
 /// The states of all parts. Cheap to clone; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<RwLock<BTreeMap<Part, State>>>);
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    parts: RwLock<BTreeMap<Part, State>>,
+    outside: Vec<Arc<remote::Service>>,
+}
 
 impl Health {
-    /// Notes how `part` is from now on.
-    pub fn set(&self, part: Part, state: State) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(part, state);
+    /// Of a daemon that uses these services outside.
+    pub fn new(outside: Vec<Arc<remote::Service>>) -> Self {
+        Self(Arc::new(Shared { outside, ..Shared::default() }))
+    }
+
+    /// Notes how `part` is from now on; whether it works that did not before.
+    pub fn set(&self, part: Part, state: State) -> bool {
+        let works = state.works();
+        let mut parts = self.0.parts.write().unwrap_or_else(PoisonError::into_inner);
+        let before = parts.insert(part, state);
+        works && before.is_some_and(|before| !before.works())
+    }
+
+    /// The services outside.
+    pub(super) fn outside(&self) -> &[Arc<remote::Service>] {
+        &self.0.outside
     }
 
     /// The engine and model of `part`, where one is known.
     pub(super) fn model(&self, part: Part) -> Option<String> {
-        match self.0.read().unwrap_or_else(PoisonError::into_inner).get(&part) {
+        match self.0.parts.read().unwrap_or_else(PoisonError::into_inner).get(&part) {
             Some(State::Ready { model } | State::ModelMissing { model }) => Some(model.clone()),
             _ => None,
         }
@@ -86,9 +106,11 @@ impl Health {
 
     /// Every part by name, in the form of the original, and whether all work.
     pub(super) fn services(&self) -> (BTreeMap<String, Service>, bool) {
-        let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let states = self.0.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = states.iter().map(|(part, state)| (part.name(), state.service()));
+        let outside = self.0.outside.iter().map(|one| (one.name(), Service::outside(one)));
         let services: BTreeMap<_, _> =
-            states.iter().map(|(part, state)| (part.name().to_owned(), state.service())).collect();
+            parts.chain(outside).map(|(name, service)| (name.to_owned(), service)).collect();
         let all = services.values().all(|service| service.healthy);
         (services, all)
     }
@@ -107,6 +129,42 @@ pub(super) struct Service {
     /// Whether the model is on this machine; only where there is to be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) model_present: Option<bool>,
+    /// Of a service outside: whether it is asked at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) breaker: Option<remote::Phase>,
+    /// Of a service outside: what its latest answer took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) latency_ms: Option<u64>,
+}
+
+impl Service {
+    /// A part without a model.
+    pub(super) fn plain(status: impl Into<String>, healthy: bool, critical: bool) -> Self {
+        let status = status.into();
+        Self {
+            status,
+            healthy,
+            critical,
+            model: None,
+            model_present: None,
+            breaker: None,
+            latency_ms: None,
+        }
+    }
+
+    fn outside(service: &remote::Service) -> Self {
+        let remote::Standing { phase, latency, reason } = service.standing();
+        let status = match &reason {
+            Some(reason) => format!("❌ {reason}"),
+            None => "✅ Ready".into(),
+        };
+        let latency = latency.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            breaker: Some(phase),
+            latency_ms: latency,
+            ..Self::plain(status, reason.is_none(), false)
+        }
+    }
 }
 
 impl State {
@@ -121,12 +179,14 @@ impl State {
         };
         let model_present = matches!(self, Self::Ready { .. });
         Service {
-            status,
-            healthy,
-            critical: false,
             model: model.cloned(),
             model_present: Some(model_present),
+            ..Service::plain(status, healthy, false)
         }
+    }
+
+    fn works(&self) -> bool {
+        matches!(self, Self::Ready { .. } | Self::Off)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn tag(State(clock): State<Clock>, request: Request, next: Next
             Kind::Internal | Kind::Storage | Kind::Config | Kind::NoSpace => {
                 tracing::error!(request = id, %method, path, "request failed: {}", cause.report);
             }
-            Kind::Unavailable | Kind::Timeout => {
+            Kind::Unavailable | Kind::Away | Kind::Timeout => {
                 tracing::warn!(request = id, %method, path, "request failed: {}", cause.report);
             }
             _ => tracing::debug!(request = id, %method, path, "refused: {}", cause.report),

@@ -181,9 +181,9 @@ async fn recognise(
             heard = stt.transcribe(speech).await;
         }
         let heard = heard
-            .map(|Transcript { segments, language }| Transcript {
-                segments: on_timeline(segments, &spans),
-                language,
+            .map(|mut heard| {
+                heard.segments = on_timeline(heard.segments, &spans);
+                heard
             })
             .map_err(told);
         let failed = heard.is_err();

@@ -54,7 +54,8 @@ impl SpeechToText for Ear {
         let text = format!("{seconds} s");
         let segment =
             Segment { start, end, text, speaker: None, confidence: 1.0, words: Vec::new() };
-        Ok(Transcript { segments: vec![segment], language: speech.language })
+        let language = speech.language;
+        Ok(Transcript { segments: vec![segment], language, ..Transcript::default() })
     }
 }
 

@@ -305,6 +305,9 @@ impl Jobs for FakeStore {
     async fn fail_job(&self, _: Lease, _: &str, _: Option<Timestamp>, _: Timestamp) -> Result<()> {
         unreachable!()
     }
+    async fn postpone_job(&self, _: Lease, _: &str, _: Timestamp, _: Timestamp) -> Result<()> {
+        unreachable!()
+    }
     async fn void_leases(&self, _: bool, _: Timestamp) -> Result<usize> {
         unreachable!()
     }

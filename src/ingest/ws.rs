@@ -436,7 +436,7 @@ async fn refuse(socket: &mut WebSocket, error: &Error) {
     // Paths and other internals stay in the log.
     let reason = match error.kind() {
         Kind::NoSpace => "the disk is full: audio is not accepted until there is room",
-        Kind::Busy | Kind::Unavailable => error.message(),
+        Kind::Busy | Kind::Unavailable | Kind::Away => error.message(),
         _ if error.is_transient() => "audio cannot be recorded now; try again",
         _ => "audio cannot be recorded",
     };

@@ -42,7 +42,8 @@ pub trait Handler: Send + Sync {
     /// worker gives it back or buries it.
     ///
     /// # Errors
-    /// A transient error is tried again later; any other ends the job.
+    /// A transient error is tried again later, and `Away` without counting; any
+    /// other ends the job.
     async fn handle(&self, job: &Job) -> Result<()>;
 }
 
@@ -176,17 +177,27 @@ impl Worker {
 
     async fn failed(&self, job: &Job, error: &Error) -> Result<()> {
         let now = self.clock.now();
-        let retry_at = self.retry.next(job.attempts, error, now);
+        let away = error.kind() == Kind::Away;
+        let retry_at = match away {
+            true => Some(now.plus(self.retry.pause)),
+            false => self.retry.next(job.attempts, error, now),
+        };
         let report = error.report();
         let (kind, attempt) = (job.kind.as_str(), job.attempts);
         planned::before("giving a job back")?;
-        match self.store.fail_job(job.lease(), &report, retry_at, now).await {
+        let told = match retry_at {
+            Some(at) if away => self.store.postpone_job(job.lease(), &report, at, now).await,
+            _ => self.store.fail_job(job.lease(), &report, retry_at, now).await,
+        };
+        match told {
             // Somebody else holds the job by now: this outcome is void.
             Err(stale) if stale.kind() == Kind::Conflict => return Ok(()),
             other => other?,
         }
         planned::after("giving a job back")?;
         match retry_at {
+            // The service's own breaker has told.
+            Some(_) if away => tracing::debug!(job = job.id, kind, "waits: {error}"),
             // Whatever failed has said so itself; this only tells what follows.
             Some(_) => tracing::info!(job = job.id, kind, attempt, "will be tried again: {error}"),
             None => tracing::error!(

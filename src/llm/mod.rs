@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::Result;
 use crate::domain::job::Lane;
 
+mod chat;
+pub mod failover;
 pub mod llama;
+pub mod ollama;
+pub mod openai;
+mod schema;
 
 /// Who says a message in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +57,15 @@ pub trait LanguageModel: Send + Sync {
     /// Engine and model: `llama/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf`.
     fn name(&self) -> String;
 
-    /// Whether it can be asked: false while its model is not on this machine.
+    /// Whether it can be asked: false while its model is not on this machine, or
+    /// its service is known to be away.
     fn is_ready(&self) -> bool;
 
     /// The model's next message. With a schema it parses as JSON of that form,
     /// unless the model ran out of tokens, which is an error.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`: try again. `BadInput`: the prompt is longer
+    /// `Unavailable`, `Timeout`, `Away`: try again. `BadInput`: the prompt is longer
     /// than the model's context, or the schema cannot be used.
     async fn generate(&self, request: Generate) -> Result<String>;
 

@@ -46,13 +46,14 @@ impl Catalog {
     /// `total_memory` bytes, in the order in which they are of use.
     pub fn defaults(&self, config: &Config, total_memory: u64) -> Vec<&Entry> {
         let wanted = [
-            (ModelKind::Stt, &config.stt.model),
-            (ModelKind::Embed, &config.embed.model),
-            (ModelKind::Llm, &config.llm.model),
+            (ModelKind::Stt, &config.stt.model, config.uses_whisper()),
+            (ModelKind::Embed, &config.embed.model, config.embed.engine == "llama"),
+            (ModelKind::Llm, &config.llm.model, config.uses_llama()),
         ];
         wanted
             .iter()
-            .filter_map(|(kind, wanted)| self.wanted(*kind, wanted, total_memory))
+            .filter(|(_, _, used)| *used)
+            .filter_map(|(kind, wanted, _)| self.wanted(*kind, wanted, total_memory))
             .collect()
     }
 

@@ -50,6 +50,7 @@ pub async fn transcribe_file(
             let speech = Speech { samples, lane: Lane::Interactive, language };
             let part = engine.transcribe(speech).await?;
             whole.language = whole.language.or(part.language);
+            whole.engine = part.engine.or(whole.engine);
             whole.segments.extend(on_timeline(part.segments, &spans));
         }
         progress(reading.cut.position() / rate);

@@ -74,7 +74,8 @@ impl Handler for Transcribe {
             let transcript = self.stt.transcribe(speech).await?;
             self.load.done(length, self.clock.monotonic().saturating_sub(started));
             planned::after("asking the speech engine")?;
-            (on_timeline(transcript.segments, &window.spans), self.stt.name())
+            let engine = transcript.engine.unwrap_or_else(|| self.stt.name());
+            (on_timeline(transcript.segments, &window.spans), engine)
         };
         planned::before("keeping a transcript")?;
         let now = self.clock.now();

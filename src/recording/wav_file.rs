@@ -2,33 +2,13 @@
 
 use super::failed;
 use super::files::{Files, Handle, Use};
+pub(super) use crate::audio::wav::{HEADER, header};
 use crate::base::error::{Error, Kind, Result};
-use crate::domain::conversation::{SAMPLE_RATE, Span};
-
-/// Bytes before the first sample.
-pub(super) const HEADER: usize = 44;
+use crate::domain::conversation::Span;
 
 /// Samples in a recording whose file has `bytes` bytes.
 pub(super) fn data_samples(bytes: u64) -> u64 {
     bytes.saturating_sub(HEADER as u64) / 2
-}
-
-/// The header of a file with `samples` samples.
-pub(super) fn header(samples: u64) -> [u8; HEADER] {
-    // 37 hours fit; a longer file plays its first 37 hours.
-    let data = u32::try_from(samples.saturating_mul(2)).unwrap_or(u32::MAX) & !1;
-    let data = data.min(u32::MAX - 1 - HEADER as u32);
-    let mut bytes = *b"RIFF----WAVEfmt \x10\0\0\0\x01\0\x01\0rateb/s.\x02\0\x10\0data----";
-    let mut put = |at: usize, value: u32| {
-        if let Some(field) = bytes.get_mut(at..at + 4) {
-            field.copy_from_slice(&value.to_le_bytes());
-        }
-    };
-    put(4, data + HEADER as u32 - 8);
-    put(24, SAMPLE_RATE);
-    put(28, SAMPLE_RATE * 2);
-    put(40, data);
-    bytes
 }
 
 /// Makes the header fit the length of a file, and drops a torn sample. Returns

@@ -365,6 +365,16 @@ pub trait Jobs: Send + Sync {
         retry_at: Option<Timestamp>,
         at: Timestamp,
     ) -> Result<()>;
+    /// Gives a job back that could not be tried, because a service outside is
+    /// known to be away: the attempt does not count. Not before `retry_at`.
+    /// `Conflict` when the lease is no longer good.
+    async fn postpone_job(
+        &self,
+        lease: Lease,
+        why: &str,
+        retry_at: Timestamp,
+        at: Timestamp,
+    ) -> Result<()>;
     /// Puts every leased job back: at start, no earlier process holds anything.
     /// `uncount` takes the attempt back too (an orderly shutdown).
     async fn void_leases(&self, uncount: bool, at: Timestamp) -> Result<usize>;

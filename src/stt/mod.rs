@@ -6,7 +6,23 @@ use crate::base::error::Result;
 use crate::domain::job::Lane;
 use crate::domain::transcript::Transcript;
 
+pub mod deepgram;
+pub mod failover;
+pub mod openai;
 pub mod whisper;
+pub mod wyoming;
+
+/// What whisper's multilingual models understand, and what services outside are
+/// asked for: one that knows less says so itself.
+const LANGUAGES: [&str; 100] = [
+    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da",
+    "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw", "he",
+    "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn", "ko", "la",
+    "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl",
+    "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk", "sl", "sn", "so",
+    "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "uk", "ur", "uz",
+    "vi", "yi", "yo", "yue", "zh",
+];
 
 /// A piece of speech to transcribe.
 #[derive(Clone, Debug)]
@@ -29,7 +45,8 @@ pub trait SpeechToText: Send + Sync {
     /// ISO 639-1 codes of the languages it understands.
     fn languages(&self) -> &[&str];
 
-    /// Whether it can be asked: false while its model is not on this machine.
+    /// Whether it can be asked: false while its model is not on this machine, or
+    /// its service is known to be away.
     fn is_ready(&self) -> bool;
 
     /// The transcript of `speech`, with times in seconds from its first sample.
@@ -37,7 +54,7 @@ pub trait SpeechToText: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable` and `Timeout` when the engine died or took too long: the
-    /// same audio may be tried again. `BadInput` when it never can be, or for a
+    /// same audio may be tried again; `Away` when it was known to. `BadInput` when it never can be, or for a
     /// language that it does not know.
     async fn transcribe(&self, speech: Speech) -> Result<Transcript>;
 }

@@ -5,24 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Speech, SpeechToText};
+use super::{LANGUAGES, Speech, SpeechToText};
 use crate::base::error::Result;
 use crate::domain::transcript::Transcript;
 use crate::engine::Settings;
 use crate::engine::gate::Gate;
 use crate::engine::process::{Engine, Link};
 use crate::supervisor::Supervisor;
-
-/// What whisper's multilingual models understand.
-const LANGUAGES: [&str; 100] = [
-    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da",
-    "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw", "he",
-    "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn", "ko", "la",
-    "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl",
-    "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk", "sl", "sn", "so",
-    "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "uk", "ur", "uz",
-    "vi", "yi", "yo", "yue", "zh",
-];
 
 /// The local speech engine.
 #[derive(Clone, Debug)]
@@ -67,7 +56,8 @@ impl SpeechToText for WhisperEngine {
         let Speech { samples, lane, language } = speech;
         let _permit = self.gate.enter(lane, &self.engine).await;
         let ask = async |link: &mut Link| link.transcribe(&samples, language.as_deref()).await;
-        let heard = self.engine.call(self.deadline, ask).await?;
-        Ok(Transcript { segments: heard.segments, language: heard.language })
+        let heard = self.engine.call(self.deadline, ask).await?.transcript;
+        let (segments, language) = (heard.segments, heard.language);
+        Ok(Transcript { segments, language, ..Transcript::default() })
     }
 }

@@ -8,12 +8,23 @@ use tokio_util::codec::Framed;
 
 use super::codec::Codec;
 use super::event::{
-    AudioChunk, AudioStart, AudioStop, Body, Describe, Event, Failure, Info, Transcribe, Transcript,
+    AudioChunk, AudioStart, AudioStop, Body, Describe, Event, Failure, Info, Transcribe,
+    Transcript, VoiceStarted, VoiceStopped,
 };
 use crate::base::error::{Context, Error, Kind, Result};
 
 /// Samples in one chunk: half a second at 16 kHz.
 const CHUNK: usize = 8_000;
+const SAMPLES_PER_MS: usize = 16;
+
+/// What a speech-to-text service says of a piece of audio.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard {
+    /// The text.
+    pub transcript: Transcript,
+    /// From when to when somebody speaks, in seconds, where the service says so.
+    pub voice: Option<(f64, f64)>,
+}
 
 /// One peer, asked one thing at a time.
 #[derive(Debug)]
@@ -106,24 +117,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// # Errors
     /// As [`Connection::answer`].
-    pub async fn transcribe(
-        &mut self,
-        samples: &[i16],
-        language: Option<&str>,
-    ) -> Result<Transcript> {
+    pub async fn transcribe(&mut self, samples: &[i16], language: Option<&str>) -> Result<Heard> {
         let language = language.map(str::to_owned);
         self.send(Event::of(&Transcribe { name: None, language })).await?;
         self.send(Event::of(&AudioStart::default())).await?;
-        for chunk in samples.chunks(CHUNK) {
+        for (n, chunk) in samples.chunks(CHUNK).enumerate() {
             let mut payload = BytesMut::with_capacity(chunk.len() * 2);
             chunk.iter().for_each(|sample| payload.put_i16_le(*sample));
-            self.send(Event::of(&AudioChunk::default()).with_payload(payload)).await?;
+            let timestamp = Some((n * CHUNK / SAMPLES_PER_MS) as f64);
+            let chunk = AudioChunk { timestamp, ..AudioChunk::default() };
+            self.send(Event::of(&chunk).with_payload(payload)).await?;
         }
         self.send(Event::of(&AudioStop::default())).await?;
+        let (mut from, mut to) = (None, None);
         loop {
-            let (transcript, _) = self.answer::<Transcript>().await?;
-            if transcript.is_final != Some(false) {
-                return Ok(transcript);
+            let event = self.receive().await?;
+            let odd = || format!("{} answered something else", self.peer);
+            if event.is::<Transcript>() {
+                let transcript: Transcript = event.body().context(Kind::Unavailable, odd())?;
+                if transcript.is_final != Some(false) {
+                    let voice = from.zip(to).filter(|(from, to)| from < to);
+                    return Ok(Heard { transcript, voice });
+                }
+            } else if event.is::<VoiceStarted>() {
+                let at = event.body::<VoiceStarted>().ok().and_then(|event| event.timestamp);
+                from = from.or(at.map(|ms| ms / 1000.0));
+            } else if event.is::<VoiceStopped>() {
+                let at = event.body::<VoiceStopped>().ok().and_then(|event| event.timestamp);
+                to = at.map(|ms| ms / 1000.0).or(to);
+            } else if event.is::<Failure>() {
+                return Err(event.body::<Failure>().unwrap_or_default().into_error(&self.peer));
             }
         }
     }
@@ -157,19 +180,30 @@ mod tests {
         Event::of(&Transcript { text: text.into(), is_final, ..Transcript::default() })
     }
 
+    fn voice(kind: &str, ms: u32) -> Event {
+        let mut event = Event::bare(kind);
+        event.data.insert("timestamp".into(), ms.into());
+        event
+    }
+
     #[tokio::test]
     async fn a_transcript_is_what_comes_last() {
         let (near, far) = tokio::io::duplex(4096);
         let answers = vec![
             Event::bare("transcript-start"),
             transcript("hel", Some(false)),
+            voice("voice-started", 200),
+            voice("voice-stopped", 700),
+            voice("voice-started", 900),
+            voice("voice-stopped", 1_100),
             transcript("hello", None),
         ];
         let mut client = Connection::new("server", near);
         let samples = vec![7; 20_001];
         let (heard, said) =
             tokio::join!(client.transcribe(&samples, Some("en")), serve(far, answers));
-        assert_eq!(heard.unwrap().text, "hello");
+        let heard = heard.unwrap();
+        assert_eq!((heard.transcript.text.as_str(), heard.voice), ("hello", Some((0.2, 1.1))));
         assert_eq!(said, (Some("en".to_owned()), 40_002));
     }
 

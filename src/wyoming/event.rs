@@ -166,6 +166,22 @@ body!("transcript",
         is_final: Option<bool>,
     }
 );
+body!("voice-started",
+    /// Somebody began to speak.
+    VoiceStarted {
+        /// Where in the audio, in milliseconds of its chunks' timestamps.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timestamp: Option<f64>,
+    }
+);
+body!("voice-stopped",
+    /// Nobody speaks any more.
+    VoiceStopped {
+        /// Where in the audio, in milliseconds of its chunks' timestamps.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timestamp: Option<f64>,
+    }
+);
 body!("transcript-start",
     /// A transcript begins to come in pieces.
     TranscriptStart {

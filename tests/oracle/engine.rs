@@ -59,6 +59,7 @@ impl Recognizer for NumberReader {
             words: Vec::new(),
         };
         let segments = if segment.text.is_empty() { Vec::new() } else { vec![segment] };
-        Ok(Transcript { segments, language: language.map(str::to_owned) })
+        let language = language.map(str::to_owned);
+        Ok(Transcript { segments, language, ..Transcript::default() })
     }
 }

@@ -10,12 +10,15 @@ use crate::supervisor::blocking;
 pub(super) async fn check(patient: &Patient) -> Vec<Finding> {
     let config = &patient.config;
     let mut findings = Vec::new();
-    for (check, kind, wanted) in [
-        ("speech", ModelKind::Stt, &config.stt.model),
-        ("language", ModelKind::Llm, &config.llm.model),
-        ("embedding", ModelKind::Embed, &config.embed.model),
+    for (check, kind, wanted, used) in [
+        ("speech", ModelKind::Stt, &config.stt.model, config.uses_whisper()),
+        ("language", ModelKind::Llm, &config.llm.model, config.uses_llama()),
+        ("embedding", ModelKind::Embed, &config.embed.model, config.embed.engine == "llama"),
     ] {
-        findings.push(one(patient, check, kind, wanted).await);
+        findings.push(match used {
+            true => one(patient, check, kind, wanted).await,
+            false => Finding::skipped(check, "a service outside does it"),
+        });
     }
     findings
 }

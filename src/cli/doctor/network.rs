@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::{Finding, Patient};
+use crate::app;
 use crate::base::system;
 use crate::config::Config;
 use crate::discovery;
@@ -26,6 +27,7 @@ pub(super) async fn check(patient: &Patient) -> Vec<Finding> {
     let mut findings = vec![ports(patient)];
     findings.extend(certificate(&patient.config));
     findings.push(name(patient).await);
+    findings.extend(sources(&patient.config).await);
     findings.extend(services(&patient.config).await);
     findings
 }
@@ -171,8 +173,20 @@ async fn name(patient: &Patient) -> Finding {
     }
 }
 
-/// What the daemon needs of others: where models come from that are missing.
+/// Whether the services outside answer that are configured.
 async fn services(config: &Config) -> Vec<Finding> {
+    let checked = app::check_services(config).await.into_iter();
+    let advice = "until it answers, the next engine steps in or its work waits; recording goes on";
+    checked
+        .map(|(name, outcome)| match outcome {
+            Ok(says) => Finding::good(name, says),
+            Err(error) => Finding::bad(name, error.report(), advice),
+        })
+        .collect()
+}
+
+/// What the daemon needs of others: where models come from that are missing.
+async fn sources(config: &Config) -> Vec<Finding> {
     const CHECK: &str = "sources";
     let Ok(catalog) = Catalog::builtin() else { return Vec::new() };
     let models = models_dir(config);

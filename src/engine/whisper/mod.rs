@@ -149,7 +149,8 @@ impl Recognizer for Whisper {
                 break;
             }
         }
-        Ok(Transcript { segments, language: Some(language.to_owned()) })
+        let language = Some(language.to_owned());
+        Ok(Transcript { segments, language, ..Transcript::default() })
     }
 }
 

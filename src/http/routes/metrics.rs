@@ -21,6 +21,7 @@ use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::auth::Superuser;
 use crate::http::error::ApiError;
+use crate::remote::Phase;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -76,6 +77,16 @@ async fn text(api: &Api) -> Result<String, ApiError> {
     text.gauge("friend_lite_streams", "Devices that are connected.", clients.len() as f64);
     let help = "Conversations that are being recorded.";
     text.gauge("friend_lite_conversations_open", help, recording as f64);
+    let name = "friend_lite_service_breaker";
+    text.family(name, "Services outside: 0 works, 1 may be asked again, 2 is left alone.", "gauge");
+    for service in api.health.outside() {
+        let phase = match service.standing().phase {
+            Phase::Closed => 0.0,
+            Phase::HalfOpen => 1.0,
+            Phase::Open => 2.0,
+        };
+        text.sample(name, &[("service", service.name())], phase);
+    }
     let name = "friend_lite_build_info";
     text.family(name, "The version that runs.", "gauge");
     text.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);

@@ -59,12 +59,14 @@ struct HealthView {
 /// The configuration, as far as it is of general interest.
 #[derive(Serialize, ToSchema)]
 struct HealthConfig {
-    transcription_service: &'static str,
-    transcription_provider: &'static str,
+    /// Who transcribes, in order of preference.
+    transcription_service: String,
+    /// Who is preferred.
+    transcription_provider: String,
     transcription_model: Option<String>,
     online_transcription_enabled: bool,
     offline_asr_enabled: bool,
-    llm_provider: &'static str,
+    llm_provider: String,
     llm_model: Option<String>,
     embedding_model: Option<String>,
     /// Devices that are connected.
@@ -81,6 +83,10 @@ struct HealthConfig {
 }
 
 const EMBEDDED: &str = "inside the daemon";
+
+fn place(embedded: bool) -> &'static str {
+    if embedded { EMBEDDED } else { "outside the daemon" }
+}
 
 /// How the daemon is in one word, and what to do where something is wrong.
 pub(in crate::http) fn verdict(
@@ -109,13 +115,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     }
     let (jobs, backlog) = jobs.unwrap_or_default();
     let (mut services, parts_work) = api.health.services();
-    let store = Service {
-        status: if store_works { "✅ Ready" } else { "❌ Does not answer" }.into(),
-        healthy: store_works,
-        critical: true,
-        model: None,
-        model_present: None,
-    };
+    let status = if store_works { "✅ Ready" } else { "❌ Does not answer" };
+    let store = Service::plain(status, store_works, true);
     // The names by which the original's clients know these parts.
     for (name, theirs) in [("llm", "audioai"), ("embeddings", "mem0")] {
         if let Some(service) = services.get(name).cloned() {
@@ -125,19 +126,13 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     services.insert("mongodb".into(), store.clone());
     services.insert("store".into(), store);
     let refusal = api.recordings.refusal();
-    let disk = Service {
-        status: refusal
-            .as_ref()
-            .map_or("✅ Ready".into(), |refusal| format!("❌ {}", refusal.message)),
-        healthy: refusal.is_none(),
-        critical: true,
-        model: None,
-        model_present: None,
-    };
-    services.insert("disk".into(), disk);
+    let status =
+        refusal.as_ref().map_or("✅ Ready".into(), |refusal| format!("❌ {}", refusal.message));
+    services.insert("disk".into(), Service::plain(status, refusal.is_none(), true));
     let critical_work = store_works && refusal.is_none();
     let (status, message) = verdict(store_works, refusal.as_ref(), parts_work);
     let timeout = api.config.conversation.silence_timeout.get();
+    let speech = api.config.speech_engines();
     Json(HealthView {
         status,
         timestamp: api.clock.now().seconds(),
@@ -150,12 +145,13 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
         jobs,
         backlog: api.ingest.load().estimate(backlog),
         config: HealthConfig {
-            transcription_service: "whisper",
-            transcription_provider: "whisper",
+            transcription_service: speech.join(", "),
+            transcription_provider: speech.first().copied().unwrap_or_default().to_owned(),
             transcription_model: api.health.model(Part::Stt),
-            online_transcription_enabled: false,
-            offline_asr_enabled: true,
-            llm_provider: "llama",
+            online_transcription_enabled: speech.contains(&"deepgram")
+                || speech.contains(&"openai"),
+            offline_asr_enabled: speech.contains(&"whisper") || speech.contains(&"wyoming"),
+            llm_provider: api.config.llm.engine.clone(),
             llm_model: api.health.model(Part::Llm),
             embedding_model: api.health.model(Part::Embed),
             active_clients: api.ingest.clients().count(),
@@ -163,8 +159,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             audio_cropping_enabled: api.config.cropping.enabled,
             mongodb_uri: EMBEDDED,
             qdrant_url: EMBEDDED,
-            asr_uri: EMBEDDED,
-            llm_base_url: EMBEDDED,
+            asr_uri: place(api.config.uses_whisper()),
+            llm_base_url: place(api.config.uses_llama()),
             chunk_dir: "audio",
         },
         message,

@@ -464,7 +464,7 @@ fn failure(error: &Error) -> Failure {
             ("the disk is full: audio is not accepted until there is room", "disk-full")
         }
         Kind::Busy => (error.message(), "busy"),
-        Kind::Unavailable | Kind::NotFound => (error.message(), "unavailable"),
+        Kind::Unavailable | Kind::Away | Kind::NotFound => (error.message(), "unavailable"),
         Kind::Timeout => (error.message(), "timeout"),
         _ => ("the request failed; the log says why", "internal"),
     };

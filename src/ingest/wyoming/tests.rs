@@ -104,7 +104,7 @@ async fn says_what_it_can_do() {
     client.send(Event::of(&Ping { text: Some("hey".into()) })).await.unwrap();
     assert_eq!(client.answer::<Pong>().await.unwrap().0.text.as_deref(), Some("hey"));
     client.send(Event::bare("run-pipeline")).await.unwrap();
-    assert_eq!(client.transcribe(&[], None).await.unwrap().text, "");
+    assert_eq!(client.transcribe(&[], None).await.unwrap().transcript.text, "");
 }
 
 #[tokio::test]
@@ -245,7 +245,7 @@ async fn audio_that_nobody_asked_about_is_recorded_for_the_user() {
     client.send(Event::of(&AudioStart::default())).await.unwrap();
     client.send(chunk(&speech(2.0))).await.unwrap();
     client.send(Event::bare("audio-stop")).await.unwrap();
-    assert_eq!(client.transcribe(&speech(3.0), None).await.unwrap().text, "3 s");
+    assert_eq!(client.transcribe(&speech(3.0), None).await.unwrap().transcript.text, "3 s");
     assert_eq!(server.closed(1).await, [(32_000, CloseReason::AudioStop)]);
     // A satellite: no boundaries, and gone without a word.
     client.send(Event::bare("streaming-started")).await.unwrap();
@@ -303,7 +303,10 @@ async fn without_its_user_nothing_is_taken() {
     let error = client.answer::<Transcript>().await.unwrap_err();
     assert!(error.message().contains("wyoming.user"), "{error}");
     assert!(client.receive().await.is_err());
-    assert_eq!(server.connect().await.transcribe(&speech(2.0), None).await.unwrap().text, "2 s");
+    assert_eq!(
+        server.connect().await.transcribe(&speech(2.0), None).await.unwrap().transcript.text,
+        "2 s"
+    );
 }
 
 #[tokio::test]

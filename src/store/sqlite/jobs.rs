@@ -72,6 +72,27 @@ impl Jobs for SqliteStore {
         .await
     }
 
+    async fn postpone_job(
+        &self,
+        lease: Lease,
+        why: &str,
+        retry_at: Timestamp,
+        at: Timestamp,
+    ) -> Result<()> {
+        let why = why.to_owned();
+        self.write(move |tx| {
+            let postponed = rows::run(
+                tx,
+                "update jobs set state = 'ready', attempts = max(attempts - 1, 0), run_at = ?3,
+                                 last_error = ?4, owner = null, updated_at = ?5
+                 where id = ?1 and epoch = ?2 and state = 'leased'",
+                params![lease.job, lease.epoch, retry_at.millis(), why, at.millis()],
+            )?;
+            if postponed == 0 { Err(stale()) } else { Ok(()) }
+        })
+        .await
+    }
+
     async fn void_leases(&self, uncount: bool, at: Timestamp) -> Result<usize> {
         self.write(move |tx| {
             rows::run(

@@ -139,6 +139,23 @@ async fn a_dead_window_is_failed_and_the_conversation_goes_on() {
 }
 
 #[tokio::test]
+async fn a_postponed_job_has_lost_no_attempt() {
+    let f = Fixture::new();
+    let id = f.opened(&f.user("anna").await).await;
+    f.add_window(&id, 0).await;
+    let claim =
+        |seconds| f.store.claim_job(&[JobKind::Transcribe], Lane::Backlog, "me", at(seconds));
+    let job = claim(9).await.unwrap().unwrap();
+    f.store.postpone_job(job.lease(), "away", at(60), at(10)).await.unwrap();
+    let late = f.store.postpone_job(job.lease(), "away", at(60), at(10)).await;
+    assert_eq!(late.unwrap_err().kind(), Kind::Conflict);
+    assert!(claim(59).await.unwrap().is_none());
+    let again = claim(60).await.unwrap().unwrap();
+    assert_eq!((again.id, again.attempts, again.epoch), (job.id, 1, 2));
+    assert_eq!(again.last_error.as_deref(), Some("away"));
+}
+
+#[tokio::test]
 async fn dead_steps_mark_their_conversation_and_a_retry_unmarks_it() {
     let f = Fixture::new();
     let id = f.opened(&f.user("anna").await).await;

@@ -1,0 +1,210 @@
+//! Speech to text by Deepgram, a recording at a time:
+//! <https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded>.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use super::{LANGUAGES, Speech, SpeechToText};
+use crate::audio::wav;
+use crate::base::error::Result;
+use crate::domain::transcript::{Segment, Transcript, Word};
+use crate::remote::Service;
+use crate::remote::http::Http;
+
+/// A silence between two words, in seconds, that ends a segment.
+const PAUSE: f64 = 1.0;
+
+/// Deepgram.
+#[derive(Debug)]
+pub struct Deepgram {
+    service: Arc<Service>,
+    http: Http,
+    model: String,
+    language: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    results: Results,
+}
+
+#[derive(Debug, Deserialize)]
+struct Results {
+    channels: Vec<Channel>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Channel {
+    alternatives: Vec<Alternative>,
+    #[serde(default)]
+    detected_language: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Alternative {
+    #[serde(default)]
+    words: Vec<HeardWord>,
+    /// Of speech in several languages, the most spoken first.
+    #[serde(default)]
+    languages: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HeardWord {
+    word: String,
+    #[serde(default)]
+    punctuated_word: Option<String>,
+    start: f64,
+    end: f64,
+    confidence: f32,
+    #[serde(default)]
+    speaker: Option<u32>,
+}
+
+impl Deepgram {
+    /// With `model` of the service behind `http`, which is told that `language`
+    /// is spoken unless a request names another.
+    pub fn new(service: Arc<Service>, http: Http, model: &str, language: Option<&str>) -> Self {
+        let (model, language) = (model.to_owned(), language.map(str::to_owned));
+        Self { service, http, model, language }
+    }
+}
+
+#[async_trait]
+impl SpeechToText for Deepgram {
+    fn name(&self) -> String {
+        format!("deepgram/{}", self.model)
+    }
+
+    fn languages(&self) -> &[&str] {
+        &LANGUAGES
+    }
+
+    fn is_ready(&self) -> bool {
+        self.service.is_ready()
+    }
+
+    async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
+        if speech.samples.is_empty() {
+            return Ok(Transcript::default());
+        }
+        let file = Bytes::from(wav::file(&speech.samples));
+        // `multi` is any of the languages that the model knows, mixed or not.
+        let language = speech.language.as_deref().or(self.language.as_deref()).unwrap_or("multi");
+        let asked = [
+            ("model", self.model.as_str()),
+            ("language", language),
+            ("smart_format", "true"),
+            ("punctuate", "true"),
+            ("diarize", "true"),
+        ];
+        let mut asking = self.service.ask()?;
+        loop {
+            let request = self.http.request(Method::POST, "/v1/listen").query(&asked);
+            let request = request.header(CONTENT_TYPE, "audio/wav").body(file.clone());
+            let outcome = self.http.json::<Answer>(request).await;
+            if let Some(end) = asking.weigh(outcome).await {
+                return end.map(Answer::transcript);
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn transcript(self) -> Transcript {
+        let Some(channel) = self.results.channels.into_iter().next() else {
+            return Transcript::default();
+        };
+        let Some(heard) = channel.alternatives.into_iter().next() else {
+            return Transcript::default();
+        };
+        let language = channel.detected_language.or(heard.languages.into_iter().next());
+        Transcript { segments: segments(heard.words), language, engine: None }
+    }
+}
+
+/// Words as sentences, each of one speaker.
+fn segments(words: Vec<HeardWord>) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut ended = true;
+    for heard in words {
+        let text = heard.punctuated_word.unwrap_or(heard.word);
+        let speaker = heard.speaker.map(|number| format!("Speaker {number}"));
+        let next = segments
+            .last()
+            .is_none_or(|last| ended || last.speaker != speaker || heard.start - last.end > PAUSE);
+        ended = text.ends_with(['.', '?', '!', '。', '？', '！']);
+        let (start, end, confidence) = (heard.start, heard.end, heard.confidence);
+        let word = Word { text, start, end, confidence };
+        match segments.last_mut() {
+            Some(last) if !next => {
+                last.end = end;
+                last.text.push(' ');
+                last.text.push_str(&word.text);
+                last.words.push(word);
+            }
+            _ => segments.push(Segment {
+                start,
+                end,
+                text: word.text.clone(),
+                speaker,
+                confidence: 0.0,
+                words: vec![word],
+            }),
+        }
+    }
+    for segment in &mut segments {
+        let sum: f32 = segment.words.iter().map(|word| word.confidence).sum();
+        segment.confidence = sum / segment.words.len().max(1) as f32;
+    }
+    segments
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sentences_are_of_one_speaker() {
+        let word = |text: &str, start: f64, speaker: Option<u32>| {
+            json!({"word": text.to_lowercase(), "punctuated_word": text, "start": start,
+                   "end": start + 0.4, "confidence": 0.5 + start / 10.0, "speaker": speaker})
+        };
+        let words = [
+            word("Hello", 0.0, Some(0)),
+            word("there.", 0.5, Some(0)),
+            word("Yes", 1.0, Some(0)),
+            word("Who", 1.5, Some(1)),
+            word("is", 3.0, Some(1)),
+        ];
+        let answer = json!({"metadata": {}, "results": {"channels": [{
+            "alternatives": [{"transcript": "…", "confidence": 0.9, "words": words, "languages": ["en"]}]}]}});
+        let heard = serde_json::from_value::<Answer>(answer).unwrap().transcript();
+        let told: Vec<_> = heard
+            .segments
+            .iter()
+            .map(|one| (one.text.as_str(), one.speaker.as_deref().unwrap(), one.words.len()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("Hello there.", "Speaker 0", 2),
+                ("Yes", "Speaker 0", 1),
+                ("Who", "Speaker 1", 1),
+                ("is", "Speaker 1", 1),
+            ]
+        );
+        assert_eq!(heard.language.as_deref(), Some("en"));
+        assert!((heard.segments[0].confidence - 0.525).abs() < 1e-6);
+        let silent = json!({"results": {"channels": [{"alternatives": [{"words": []}]}]}});
+        let silent = serde_json::from_value::<Answer>(silent).unwrap();
+        assert!(silent.transcript().segments.is_empty());
+    }
+}
