@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Embedder;
 use super::outside::{batches, checked};
-use crate::base::error::Result;
+use crate::base::error::{Error, Kind, Result};
 use crate::remote::http::Http;
 use crate::remote::{Fault, Service};
 
@@ -42,10 +42,21 @@ impl OpenaiEmbedder {
     async fn once(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Fault> {
         let body = json!({"model": self.model, "input": texts, "encoding_format": "float"});
         let request = self.http.request(Method::POST, "/embeddings").json(&body);
-        let mut rows = self.http.json::<Answer>(request).await?.data;
+        let answer = self.http.json::<Answer>(request).await;
+        let mut rows = answer.map_err(refusal)?.data;
         rows.sort_by_key(|row| row.index);
         let rows = rows.into_iter().map(|row| row.embedding).collect();
         checked(self.service.name(), rows, texts.len())
+    }
+}
+
+/// llama.cpp calls a text that is too long for it a fault of its own.
+fn refusal(fault: Fault) -> Fault {
+    match fault {
+        Fault::Passing(error, _) if error.message().contains("too large to process") => {
+            Fault::Refused(Error::new(Kind::BadInput, error.message()))
+        }
+        fault => fault,
     }
 }
 

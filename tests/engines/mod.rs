@@ -19,7 +19,7 @@ fn model(name: &str) -> PathBuf {
     path
 }
 
-fn settings(program: &str, model_name: &str) -> Settings {
+pub(crate) fn settings(program: &str, model_name: &str) -> Settings {
     Settings {
         program: engine::program(program, "").expect("the engine program is built"),
         model: model(model_name),

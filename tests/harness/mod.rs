@@ -2,8 +2,12 @@
 
 pub mod client;
 pub mod daemon;
+#[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
+pub mod faulty;
 pub mod opus;
 pub mod process;
 pub mod python;
+#[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
+pub mod services;
 pub mod speech;
 pub mod wer;

@@ -14,7 +14,7 @@ fn dir() -> PathBuf {
 
 /// The environment for the packages that are pinned now; `dev` finds the same
 /// directory.
-fn environment() -> PathBuf {
+pub(super) fn environment() -> PathBuf {
     let pinned = std::fs::read(dir().join("requirements.txt")).expect("requirements.txt");
     let hash: String = Sha256::digest(pinned).iter().map(|byte| format!("{byte:02x}")).collect();
     let environment = directories::ProjectDirs::from("", "", "friend-lite")

@@ -1,0 +1,148 @@
+//! The daemon with services outside that come and go: nothing that was said is
+//! lost or doubled, the log says each change once, and the work is caught up with.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::client::{Client, PATIENCE, Socket};
+use crate::harness::daemon::Daemon;
+use crate::harness::faulty::{Fault, Proxy};
+use crate::harness::services::{KEY, Server};
+use crate::harness::{speech, wer};
+
+/// The only conversation, once `windows` of its windows are transcribed.
+async fn transcribed(client: &Client, windows: usize) -> Value {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(id) = client.conversations().await.first().map(|c| c["conversation_id"].clone())
+        {
+            let path = format!("/api/conversations/{}", id.as_str().unwrap());
+            let one = client.get(&path).await["conversation"].clone();
+            let done = |window: &&Value| window["state"] == "done";
+            if one["windows"].as_array().unwrap().iter().filter(done).count() >= windows {
+                return one;
+            }
+        }
+        assert!(Instant::now() < until, "{windows} windows were not transcribed in time");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Says a sentence, and is quiet for so long that its window ends.
+async fn say(socket: &mut Socket, samples: &[i16]) {
+    socket.stream(samples, 8.0).await;
+    socket.stream(&[0; 3 * 16_000], 8.0).await;
+}
+
+fn count(log: &str, what: &str) -> usize {
+    log.lines().filter(|line| line.contains(what)).count()
+}
+
+#[tokio::test]
+async fn a_conversation_over_three_speech_engines_has_every_word_once() {
+    let (mut deepgram, mut wyoming) = (Server::deepgram(), Server::wyoming());
+    let daemon = Daemon::with(&[
+        ("DEEPGRAM_API_KEY", KEY),
+        ("DEEPGRAM__URL", &format!("http://{}", deepgram.address())),
+        ("OFFLINE_ASR_TCP_URI", &format!("tcp://{}", wyoming.address())),
+        ("STT__MODEL", "whisper-tiny"),
+        ("TRANSCRIBE__FLUSH_AFTER", "1s"),
+        ("MEMORY__ENABLED", "false"),
+        // Whoever is away stays so to the end.
+        ("REMOTE__PAUSE", "1m"),
+    ]);
+    let client = daemon.admin().await;
+    let (sentences, jfk) = (speech::librivox(), speech::jfk());
+    let said = [&sentences[0], &jfk, &sentences[3]];
+    let mut socket = client.socket("phone").await;
+    socket.event("audio-start", None).await;
+    let health = async |part: &str| client.get("/health").await["services"][part].clone();
+    assert_eq!(health("deepgram").await["breaker"], "closed");
+
+    let mut spoken = 0;
+    for (n, sample) in said.iter().enumerate() {
+        match n {
+            1 => deepgram.kill(),
+            2 => wyoming.kill(),
+            _ => {}
+        }
+        say(&mut socket, &speech::samples(&sample.path)).await;
+        let one = transcribed(&client, spoken + 1).await;
+        spoken = one["windows"].as_array().unwrap().len();
+    }
+    socket.event("audio-stop", None).await;
+    let one = client.settled().await;
+    socket.close().await;
+
+    assert_eq!(one["transcription_status"], "COMPLETED");
+    let engines: Vec<&str> =
+        one["windows"].as_array().unwrap().iter().map(|w| w["engine"].as_str().unwrap()).collect();
+    for engine in ["deepgram/nova-3", "wyoming", "whisper/ggml-tiny.bin"] {
+        assert!(engines.contains(&engine), "{engines:?}");
+    }
+    let heard = one["transcript"].as_str().unwrap();
+    let reference = said.map(|sample| sample.text.as_str()).join(" ");
+    let rate = wer::rate(&reference, heard);
+    assert!(rate < 0.15, "{rate}: {heard}");
+    for phrase in ["leisure to consider", "ask not what your country", "respectable than he was"] {
+        assert_eq!(heard.to_lowercase().matches(phrase).count(), 1, "{phrase}: {heard}");
+    }
+
+    let log = daemon.log();
+    for service in ["deepgram", "wyoming"] {
+        assert_eq!(health(service).await["breaker"], "open");
+        assert_eq!(health(service).await["status"], format!("❌ {service} cannot be reached"));
+        assert_eq!(count(&log, &format!("WARN friend_lite::remote::breaker: {service} ")), 1);
+    }
+    assert_eq!(health("speech_to_text").await["healthy"], true);
+    assert!(!log.contains(KEY));
+    let metrics = client.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("friend_lite_service_breaker{service=\"deepgram\"} 2"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_the_language_model_is_needed_for_waits_until_it_is_back() {
+    let mut server = Server::openai_chat();
+    let proxy = Proxy::before(server.port).await;
+    let daemon = Daemon::with(&[
+        ("LLM_PROVIDER", "openai"),
+        ("OPENAI_API_KEY", KEY),
+        ("OPENAI_BASE_URL", &format!("http://127.0.0.1:{}/v1", proxy.port)),
+        ("OPENAI_MODEL", "qwen"),
+        ("STT__MODEL", "whisper-tiny"),
+        ("REMOTE__PAUSE", "200ms"),
+        ("JOBS__RETRY_PAUSE", "100ms"),
+        // An outage takes none of these but the first.
+        ("JOBS__MAX_ATTEMPTS", "2"),
+    ]);
+    let client = daemon.admin().await;
+    // No model of its own is loaded for it.
+    assert!(!client.get("/health").await["models"].to_string().contains("\"llm\""));
+    server.kill();
+    let mut socket = client.socket("phone").await;
+    socket.session(&speech::samples(&speech::jfk().path), 8.0).await;
+    transcribed(&client, 1).await;
+    let until = Instant::now() + PATIENCE;
+    while client.get("/health").await["services"]["openai"]["healthy"] == true {
+        assert!(Instant::now() < until, "nobody noticed");
+        sleep(Duration::from_millis(200)).await;
+    }
+    // Long enough for many more attempts than a job has.
+    sleep(Duration::from_secs(8)).await;
+    let one = client.conversations().await.remove(0);
+    assert_eq!(one["memory_processing_status"], "PENDING", "{one}");
+    assert_eq!(client.get("/health").await["status"], "degraded");
+    server.restart();
+    proxy.set(Fault::None);
+    let one = client.settled().await;
+    assert_eq!(one["memory_processing_status"], "COMPLETED", "{one}\n{}", daemon.log());
+    let log = daemon.log();
+    let warned = "WARN friend_lite::remote::breaker: openai ";
+    assert_eq!(count(&log, warned), 1, "{log}");
+    assert_eq!(count(&log, "openai answers again"), 1, "{log}");
+    assert!(!log.contains(KEY));
+    assert_eq!(client.get("/health").await["services"]["openai"]["breaker"], "closed");
+    socket.close().await;
+}
