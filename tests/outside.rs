@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::harness::client::{Client, PATIENCE, Socket};
-use crate::harness::daemon::Daemon;
+use crate::harness::daemon::{Daemon, program};
 use crate::harness::faulty::{Fault, Proxy};
 use crate::harness::services::{KEY, Server};
 use crate::harness::{speech, wer};
@@ -145,4 +145,35 @@ async fn what_the_language_model_is_needed_for_waits_until_it_is_back() {
     assert!(!log.contains(KEY));
     assert_eq!(client.get("/health").await["services"]["openai"]["breaker"], "closed");
     socket.close().await;
+}
+
+#[tokio::test]
+async fn the_doctor_asks_every_service() {
+    let (deepgram, ollama) = (Server::deepgram(), Server::ollama());
+    let dir = tempfile::tempdir().unwrap();
+    let output = tokio::process::Command::new(program("friend-lite"))
+        .args(["doctor", "--quick", "--json", "--config", "/dev/null", "--state-dir"])
+        .arg(dir.path())
+        .env("DEEPGRAM_API_KEY", KEY)
+        .env("FRIEND_LITE__DEEPGRAM__URL", format!("http://{}", deepgram.address()))
+        // Nobody is there.
+        .env("OFFLINE_ASR_TCP_URI", "tcp://127.0.0.1:1")
+        .env("LLM_PROVIDER", "ollama")
+        .env("OLLAMA_BASE_URL", format!("http://{}", ollama.address()))
+        .env("OLLAMA_MODEL", "some-chat")
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let findings: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let verdict = |check: &str| {
+        let finding = findings.iter().find(|finding| finding["check"] == check).unwrap();
+        (finding["verdict"].as_str().unwrap(), finding["says"].as_str().unwrap())
+    };
+    assert_eq!(verdict("deepgram"), ("good", "answers, and takes the key"));
+    assert_eq!(verdict("wyoming").0, "bad");
+    let (bad, says) = verdict("ollama");
+    assert!(bad == "bad" && says.contains("friend-lite models pull"), "{says}");
+    assert_eq!(verdict("language"), ("skipped", "a service outside does it"));
+    assert!(!said.contains(KEY));
 }

@@ -53,8 +53,8 @@ impl OpenaiEmbedder {
 /// llama.cpp calls a text that is too long for it a fault of its own.
 fn refusal(fault: Fault) -> Fault {
     match fault {
-        Fault::Passing(error, _) if error.message().contains("too large to process") => {
-            Fault::Refused(Error::new(Kind::BadInput, error.message()))
+        Fault::Passing(error, _) if error.report().contains("too large to process") => {
+            Fault::Refused(Error::new(Kind::BadInput, error.message()).with_source(error))
         }
         fault => fault,
     }

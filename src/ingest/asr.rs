@@ -52,7 +52,8 @@ impl Request {
         let language = known_language(stt.as_ref(), language)?;
         if !stt.is_ready() {
             let message = format!(
-                "the model {} is not on this machine: run `friend-lite models fetch`",
+                "{} cannot be asked now: its model is not on this machine \
+                 (`friend-lite models fetch` gets it), or its service is away",
                 stt.name()
             );
             return Err(Error::new(Kind::Unavailable, message));

@@ -118,8 +118,8 @@ impl Assistant {
         if self.llm.is_ready() {
             return Ok(());
         }
-        let message = "the language model is not on this machine yet; \
-                       `friend-lite models fetch` gets it";
+        let message = "no language model can be asked now: it is not on this machine yet \
+                       (`friend-lite models fetch` gets it), or its service is away";
         Err(Error::new(Kind::Unavailable, message))
     }
 

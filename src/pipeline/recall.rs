@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::error::Result;
+use crate::base::error::{Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::ScoredMemory;
 use crate::embed::Embedder;
@@ -50,6 +50,8 @@ impl Recall {
                 Some(vector) => self.index.nearest(user, vector, pool).await?,
                 None => Vec::new(),
             },
+            // Its own breaker has told.
+            Err(error) if error.kind() == Kind::Away => Vec::new(),
             Err(error) => {
                 tracing::warn!("searching by words alone: {}", error.report());
                 Vec::new()

@@ -20,6 +20,9 @@ const MAX_LINE: usize = 1 << 20;
 /// Of a refusal so much is read, and so much is told.
 const MAX_REFUSAL: usize = 16 << 10;
 const MAX_TOLD: usize = 300;
+/// Refusals of a request that may be over in a moment.
+const PASSING: [StatusCode; 3] =
+    [StatusCode::REQUEST_TIMEOUT, StatusCode::CONFLICT, StatusCode::TOO_MANY_REQUESTS];
 
 /// One server, and how to show who asks.
 #[derive(Clone, Debug)]
@@ -164,51 +167,48 @@ impl Http {
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let after = after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
         let body = self.read(&mut response, MAX_REFUSAL).await.unwrap_or_default();
-        let says = self.told(&body);
-        let error = |kind, message: String| Error::new(kind, message);
+        let error = |kind, message: String| {
+            let error = Error::new(kind, message);
+            // For the log: whoever sees the message may be anybody.
+            match self.told(&body) {
+                Some(said) => error.with_source(said),
+                None => error,
+            }
+        };
         match status {
             // Their words on keys have pieces of the key in them.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Fault::Lasting(error(
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Fault::Lasting(Error::new(
                 Kind::Unavailable,
                 format!("{name} refuses the key ({status}); correct it in the configuration"),
             )),
             StatusCode::NOT_FOUND | StatusCode::PAYMENT_REQUIRED => Fault::Lasting(error(
                 Kind::Unavailable,
-                format!("{name} answers {status}{says}; correct its url or model"),
+                format!("{name} answers {status}; correct its url or model"),
             )),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => {
-                Fault::Passing(
-                    error(Kind::Unavailable, format!("{name} answers {status}{says}")),
-                    after,
-                )
-            }
-            status if status.is_client_error() => {
-                Fault::Refused(error(Kind::BadInput, format!("{name} refuses it ({status}){says}")))
-            }
             status if status.is_redirection() => Fault::Lasting(error(
                 Kind::Unavailable,
                 format!("{name} is elsewhere ({status}); correct its url"),
             )),
-            status => Fault::Passing(
-                error(Kind::Unavailable, format!("{name} answers {status}{says}")),
-                after,
-            ),
+            status if status.is_server_error() || PASSING.contains(&status) => {
+                Fault::Passing(error(Kind::Unavailable, format!("{name} answers {status}")), after)
+            }
+            status => {
+                Fault::Refused(error(Kind::BadInput, format!("{name} refuses it ({status})")))
+            }
         }
     }
 
     /// What an error's body says in the form of one of the services, without
     /// the key.
-    fn told(&self, body: &[u8]) -> String {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else { return String::new() };
+    fn told(&self, body: &[u8]) -> Option<String> {
+        let body = serde_json::from_slice::<Value>(body).ok()?;
         let places = ["/error/message", "/error", "/err_msg", "/message", "/detail"];
-        let said = places.iter().find_map(|place| body.pointer(place)?.as_str());
-        let Some(said) = said else { return String::new() };
+        let said = places.iter().find_map(|place| body.pointer(place)?.as_str())?;
         let said = match self.secret.expose() {
             "" => said.to_owned(),
             secret => said.replace(secret, "***"),
         };
-        let said: String = said.chars().filter(|c| !c.is_control()).take(MAX_TOLD).collect();
-        format!(": {said}")
+        Some(said.chars().filter(|c| !c.is_control()).take(MAX_TOLD).collect())
     }
 }
 

@@ -38,13 +38,6 @@ impl Fault {
     pub fn passing(message: impl Into<String>) -> Self {
         Self::Passing(Error::new(Kind::Unavailable, message), None)
     }
-
-    /// What to tell.
-    pub fn error(&self) -> &Error {
-        match self {
-            Self::Refused(error) | Self::Passing(error, _) | Self::Lasting(error) => error,
-        }
-    }
 }
 
 /// A service outside.

@@ -124,7 +124,7 @@ async fn ollama() {
         (service.clone(), OllamaModel::new(service, http, "some-chat", 2048))
     };
     let error = at(server.port, PATIENCE).1.generate(request(5, None)).await.unwrap_err();
-    assert!(error.is_transient() && error.message().contains("not found"), "{}", error.report());
+    assert!(error.is_transient() && error.report().contains("not found"), "{}", error.report());
     report.passed("a model that is missing is told");
     let mut steps = Vec::new();
     let http = http_at(server.port, PATIENCE);

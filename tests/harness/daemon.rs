@@ -286,6 +286,10 @@ fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
         .arg(dir.join("state"))
         // A configuration of the person who runs the tests must not reach them.
         .args(["--config", "/dev/null"])
+        // Nor must services of theirs.
+        .env_remove("DEEPGRAM_API_KEY")
+        .env_remove("OFFLINE_ASR_TCP_URI")
+        .env_remove("LLM_PROVIDER")
         .envs(env.iter().cloned())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -118,7 +118,8 @@ async fn transcribe(
     let offer = offer.ok_or_else(|| Problem::parameter("file", "you must provide a file"))?;
     let file = offer.file.map_err(|error| Problem::from(error).about("file"))?;
     if !api.speech.is_ready() {
-        let text = "the speech model is not there yet; `friend-lite models fetch` fetches it";
+        let text = "no speech engine can be asked now: its model is not there yet \
+                    (`friend-lite models fetch` fetches it), or its service is away";
         return Err(Problem::unavailable(text));
     }
     let file = file.into_file(&offer.filename).await?;
