@@ -100,11 +100,12 @@ impl Gate {
         result
     }
 
-    /// Where in its interval the next recording begins, from 0 up to 1: whatever
-    /// their number, they are spread evenly over it.
+    /// Where in its interval the next recording begins, from 0 up to 1. They are
+    /// spread over it, so that they do not all gather the most at once, and in few
+    /// groups: what is synced together costs the disk less.
     pub(super) fn next_phase(&self) -> f64 {
-        const GOLDEN: f64 = 0.618_033_988_749_895;
-        (self.begun.fetch_add(1, Ordering::Relaxed) as f64 * GOLDEN).fract()
+        const GROUPS: u64 = 8;
+        (self.begun.fetch_add(1, Ordering::Relaxed) % GROUPS) as f64 / GROUPS as f64
     }
 
     /// Notes that audio was written.
