@@ -177,3 +177,25 @@ async fn the_doctor_asks_every_service() {
     assert_eq!(verdict("language"), ("skipped", "a service outside does it"));
     assert!(!said.contains(KEY));
 }
+
+#[tokio::test]
+async fn the_local_model_steps_in_where_it_may() {
+    let daemon = Daemon::with(&[
+        ("LLM_PROVIDER", "ollama"),
+        // Nobody is there.
+        ("OLLAMA_BASE_URL", "http://127.0.0.1:1"),
+        ("LLM__FALLBACK", "llama"),
+        ("LLM__MODEL", "qwen2.5-coder-0.5b"),
+        ("STT__MODEL", "whisper-tiny"),
+    ]);
+    let client = daemon.admin().await;
+    let mut socket = client.socket("phone").await;
+    socket.session(&speech::samples(&speech::jfk().path), 8.0).await;
+    let one = client.settled().await;
+    socket.close().await;
+    assert_eq!(one["memory_processing_status"], "COMPLETED", "{one}");
+    let services = client.get("/health").await["services"].clone();
+    assert_eq!(services["ollama"]["status"], "❌ ollama cannot be reached");
+    assert_eq!(services["llm"]["healthy"], true, "{services}");
+    assert_eq!(count(&daemon.log(), "WARN friend_lite::remote::breaker: ollama "), 1);
+}
