@@ -162,7 +162,7 @@ impl App {
             async move { sweep.run(every, stop).await }
         });
         supervisor.once(timekeeper.run(every, supervisor.stop_token()));
-        supervisor.service("heap", move |stop| system::keep_heap_small(every, stop));
+        supervisor.service("memory", move |stop| system::keep_memory_small(every, stop));
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),

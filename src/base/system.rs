@@ -1,6 +1,8 @@
 //! Facts about the machine and this process.
 
 use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -107,20 +109,51 @@ pub fn open_descriptors() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
-/// Gives freed memory back to the system, at the start, where much is made to be
-/// used once, and then `every` so often: glibc keeps all of it, in an arena for
-/// each thread. Returns when `stop` is cancelled.
+/// Gives back to the system what the start used once: code, and then, `every` so
+/// often, freed memory, all of which glibc keeps, in an arena for each thread.
+/// Returns when `stop` is cancelled.
 ///
 /// # Errors
 /// None: it is a service like the others.
-pub async fn keep_heap_small(every: Duration, stop: CancellationToken) -> Result<()> {
+pub async fn keep_memory_small(every: Duration, stop: CancellationToken) -> Result<()> {
     // What the start leaves behind is free by then.
     let mut pause = Duration::from_secs(1);
+    if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        if let Ok(program) = std::env::current_exe() {
+            code(&maps, &program).for_each(unmap_code);
+        }
+        pause = Duration::ZERO;
+    }
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         trim_heap();
         pause = every;
     }
     Ok(())
+}
+
+/// The mappings, in the form of `/proc/PID/maps`, that hold the code of `program`:
+/// read from its file, and never written to.
+fn code<'a>(maps: &'a str, program: &'a Path) -> impl Iterator<Item = Range<usize>> + 'a {
+    maps.lines().filter_map(move |line| {
+        let (mapping, file) = line.split_at(line.find('/')?);
+        let mut fields = mapping.split_ascii_whitespace();
+        let (from, to) = fields.next()?.split_once('-')?;
+        let is_code = fields.next()? == "r-xp" && Path::new(file) == program;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        is_code.then_some(address(from)?..address(to)?)
+    })
+}
+
+/// Takes pages of code out of this process. The kernel has them from the file
+/// still, and maps those again that are used again: of what runs through at the
+/// start, and of its surroundings, which it maps unasked, most never are.
+#[allow(unsafe_code)]
+fn unmap_code(range: Range<usize>) {
+    let length = range.len();
+    // SAFETY: nothing was ever written to these pages, so that what is read from
+    // the file in their place is what they held.
+    unsafe { libc::madvise(range.start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
 }
 
 /// Has the threads to come share two arenas: glibc gives each its own, up to eight
@@ -149,6 +182,30 @@ fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn code_of_this_program_is_found_and_let_go() {
+        let maps = "\
+5581a0000000-5581a0200000 r--p 00000000 fe:00 11   /opt/a b/friend-lite
+5581a0200000-5581a1800000 r-xp 00200000 fe:00 11   /opt/a b/friend-lite
+5581a1800000-5581a1900000 r--p 01800000 fe:00 11   /opt/a b/friend-lite
+5581a2000000-5581a2100000 rw-p 00000000 00:00 0    [heap]
+7f0000000000-7f0000100000 r-xp 00000000 fe:00 12   /usr/lib/libc.so.6
+";
+        let found: Vec<_> = super::code(maps, Path::new("/opt/a b/friend-lite")).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0], 0x5581_a020_0000..0x5581_a180_0000);
+
+        let own = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let program = std::env::current_exe().unwrap();
+        let code: Vec<_> = super::code(&own, &program).collect();
+        let here = code_of_this_program_is_found_and_let_go as *const () as usize;
+        assert!(code.iter().any(|range| range.contains(&here)), "{code:x?}");
+        // It runs on.
+        code.into_iter().for_each(super::unmap_code);
+    }
+
     #[test]
     fn the_machine_has_memory_and_cores() {
         assert!(super::total_memory() > 64 << 20);
