@@ -125,12 +125,14 @@ async fn soak(streams: usize, time: Duration, quota: f64) {
     println!(
         "soak: {streams} streams for {:.1} min: seconds sent {:.1}, recorded {recorded:.1}, lost \
          {lost:.1}; transcribed {transcribed:.1}, waiting {waiting:.1}, failed {failed:.1}, silent \
-         {silent:.1}; resident {:.1} to {:.1} MiB, slope {:.1} KiB/min",
+         {silent:.1}; resident {:.1} to {:.1} MiB, slope {:.1} KiB/min, of the last half \
+         {:.1} KiB/min",
         time.as_secs_f64() / 60.0,
         sent as f64 / 16_000.0,
         steady.first().map_or(0.0, |m| m.1 / 1024.0),
         steady.last().map_or(0.0, |m| m.1 / 1024.0),
         slope(&steady),
+        slope(memory.get(memory.len() / 2..).unwrap_or_default()),
     );
     assert!(lost.abs() < 0.001, "{lost} s were lost");
 }
