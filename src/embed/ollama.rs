@@ -51,15 +51,6 @@ impl Embedder for OllamaEmbedder {
     }
 
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
-        batches(texts, |texts| async move {
-            let mut asking = self.service.ask()?;
-            loop {
-                let outcome = self.once(&texts).await;
-                if let Some(end) = asking.weigh(outcome).await {
-                    return end;
-                }
-            }
-        })
-        .await
+        batches(texts, |texts| async move { self.service.call(|| self.once(&texts)).await }).await
     }
 }

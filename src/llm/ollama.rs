@@ -7,8 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::chat::Written;
-use super::openai::cut_off;
+use super::chat::{Line, Written, cut_off, streamed};
 use super::{Generate, LanguageModel, Told};
 use crate::base::error::{Error, Kind, Result};
 use crate::remote::http::Http;
@@ -88,13 +87,7 @@ impl LanguageModel for OllamaModel {
     }
 
     async fn generate(&self, request: Generate) -> Result<String> {
-        let mut asking = self.service.ask()?;
-        loop {
-            let outcome = self.once(&request).await;
-            if let Some(end) = asking.weigh(outcome).await {
-                return end;
-            }
-        }
+        self.service.call(|| self.once(&request)).await
     }
 
     async fn write(&self, request: Generate, told: &mut Told<'_>) -> Result<String> {
@@ -103,39 +96,23 @@ impl LanguageModel for OllamaModel {
             told(&text);
             return Ok(text);
         }
-        let mut text = String::new();
-        let mut asking = self.service.ask()?;
-        loop {
-            let mut ended = false;
-            let streamed = self.http.lines(self.request(&request, true), |line| {
-                if line.is_empty() {
-                    return Ok(true);
-                }
-                let name = self.service.name();
-                let odd = |_| Fault::passing(format!("{name} writes nonsense"));
-                let answer: Answer = serde_json::from_str(line).map_err(odd)?;
-                if let Some(error) = answer.error {
-                    return Err(Fault::passing(format!("{name}: {error}")));
-                }
-                let piece = answer.message.content;
-                text.push_str(&piece);
-                if !piece.is_empty() {
-                    told(&piece);
-                }
-                ended = answer.done;
-                Ok(!ended)
-            });
-            let outcome = match streamed.await {
-                Ok(()) if ended => Ok(()),
-                Ok(()) => Err(cut_off(self.service.name(), &text)),
-                // Nobody is told the same twice: what broke off is not tried again.
-                Err(Fault::Passing(error, _)) if !text.is_empty() => Err(Fault::Lasting(error)),
-                Err(fault) => Err(fault),
-            };
-            if let Some(end) = asking.weigh(outcome).await {
-                return end.map(|()| text);
+        let request = || self.request(&request, true);
+        streamed(&self.service, &self.http, request, told, |line| {
+            if line.is_empty() {
+                return Ok(Line::default());
             }
-        }
+            let name = self.service.name();
+            let odd = |_| Fault::passing(format!("{name} writes nonsense"));
+            let answer: Answer = serde_json::from_str(line).map_err(odd)?;
+            match answer.error {
+                Some(error) => Err(Fault::passing(format!("{name}: {error}"))),
+                None => {
+                    let done = answer.done;
+                    Ok(Line { text: answer.message.content, ended: done, last: done })
+                }
+            }
+        })
+        .await
     }
 }
 

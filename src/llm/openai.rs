@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chat::{Written, with_schema_in_words};
+use super::chat::{Line, Written, streamed, with_schema_in_words};
 use super::schema::without_lengths;
 use super::{Generate, LanguageModel, Told};
 use crate::base::error::{Error, Kind, Result};
@@ -147,13 +147,7 @@ impl LanguageModel for OpenaiModel {
     }
 
     async fn generate(&self, request: Generate) -> Result<String> {
-        let mut asking = self.service.ask()?;
-        loop {
-            let outcome = self.once(&request).await;
-            if let Some(end) = asking.weigh(outcome).await {
-                return end;
-            }
-        }
+        self.service.call(|| self.once(&request)).await
     }
 
     async fn write(&self, request: Generate, told: &mut Told<'_>) -> Result<String> {
@@ -162,44 +156,22 @@ impl LanguageModel for OpenaiModel {
             told(&text);
             return Ok(text);
         }
-        let mut text = String::new();
-        let mut asking = self.service.ask()?;
-        loop {
-            let mut ended = false;
-            let streamed = self.http.lines(self.request(&request, None, true), |line| {
-                let Some(data) = line.strip_prefix("data:").map(str::trim) else { return Ok(true) };
-                if data == "[DONE]" {
-                    ended = true;
-                    return Ok(false);
-                }
-                let odd = |_| Fault::passing(format!("{} writes nonsense", self.service.name()));
-                let answer: Answer = serde_json::from_str(data).map_err(odd)?;
-                if let Some(choice) = answer.choices.into_iter().next() {
-                    let piece = choice.message.content.unwrap_or_default();
-                    text.push_str(&piece);
-                    if !piece.is_empty() {
-                        told(&piece);
-                    }
-                    ended |= choice.finish_reason.is_some();
-                }
-                Ok(true)
-            });
-            let outcome = match streamed.await {
-                Ok(()) if ended => Ok(()),
-                Ok(()) => Err(cut_off(self.service.name(), &text)),
-                // Nobody is told the same twice: what broke off is not tried again.
-                Err(Fault::Passing(error, _)) if !text.is_empty() => Err(Fault::Lasting(error)),
-                Err(fault) => Err(fault),
+        let request = || self.request(&request, None, true);
+        streamed(&self.service, &self.http, request, told, |line| {
+            let Some(data) = line.strip_prefix("data:").map(str::trim) else {
+                return Ok(Line::default());
             };
-            if let Some(end) = asking.weigh(outcome).await {
-                return end.map(|()| text);
+            if data == "[DONE]" {
+                return Ok(Line { ended: true, last: true, ..Line::default() });
             }
-        }
+            let odd = |_| Fault::passing(format!("{} writes nonsense", self.service.name()));
+            let answer: Answer = serde_json::from_str(data).map_err(odd)?;
+            let Some(choice) = answer.choices.into_iter().next() else {
+                return Ok(Line::default());
+            };
+            let (text, ended) = (choice.message.content, choice.finish_reason.is_some());
+            Ok(Line { text: text.unwrap_or_default(), ended, last: false })
+        })
+        .await
     }
-}
-
-/// The stream ended before the text did.
-pub(super) fn cut_off(service: &str, written: &str) -> Fault {
-    let error = Error::new(Kind::Unavailable, format!("{service} broke off its answer"));
-    if written.is_empty() { Fault::Passing(error, None) } else { Fault::Lasting(error) }
 }

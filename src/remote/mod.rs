@@ -69,6 +69,23 @@ impl Service {
         self.breaker.standing()
     }
 
+    /// What `request` brings in the end, made again where that may help.
+    ///
+    /// # Errors
+    /// As [`Asking::weigh`].
+    pub async fn call<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut asking = self.ask()?;
+        loop {
+            let outcome = request().await;
+            if let Some(end) = asking.weigh(outcome).await {
+                return end;
+            }
+        }
+    }
+
     /// Begins to ask it: make the request, and have its outcome
     /// [weighed](Asking::weigh), until that comes to an end.
     ///

@@ -103,15 +103,11 @@ impl SpeechToText for Deepgram {
             ("punctuate", "true"),
             ("diarize", "true"),
         ];
-        let mut asking = self.service.ask()?;
-        loop {
+        let listen = || {
             let request = self.http.request(Method::POST, "/v1/listen").query(&asked);
-            let request = request.header(CONTENT_TYPE, "audio/wav").body(file.clone());
-            let outcome = self.http.json::<Answer>(request).await;
-            if let Some(end) = asking.weigh(outcome).await {
-                return end.map(Answer::transcript);
-            }
-        }
+            self.http.json(request.header(CONTENT_TYPE, "audio/wav").body(file.clone()))
+        };
+        self.service.call(listen).await.map(Answer::transcript)
     }
 }
 

@@ -134,13 +134,8 @@ impl SpeechToText for OpenaiSpeech {
         let (file, seconds) =
             (wav::file(&speech.samples), speech.samples.len() as f64 / f64::from(SAMPLE_RATE));
         let language = speech.language.as_deref().or(self.language.as_deref());
-        let mut asking = self.service.ask()?;
-        loop {
-            let outcome = self.once(&file, language).await;
-            if let Some(end) = asking.weigh(outcome).await {
-                return end.map(|answer| answer.transcript(seconds));
-            }
-        }
+        let answer = self.service.call(|| self.once(&file, language)).await?;
+        Ok(answer.transcript(seconds))
     }
 }
 

@@ -81,13 +81,8 @@ impl SpeechToText for WyomingSpeech {
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
         let language = speech.language.as_deref().or(self.language.as_deref());
         let seconds = speech.samples.len() as f64 / f64::from(SAMPLE_RATE);
-        let mut asking = self.service.ask()?;
-        loop {
-            let outcome = self.once(&speech.samples, language).await;
-            if let Some(end) = asking.weigh(outcome).await {
-                return end.map(|heard| placed(heard, seconds));
-            }
-        }
+        let heard = self.service.call(|| self.once(&speech.samples, language)).await?;
+        Ok(placed(heard, seconds))
     }
 }
 
