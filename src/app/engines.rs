@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::services;
 use crate::base::clock::Clock;
-use crate::base::error::{Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Interval};
 use crate::embed::Embedder;
@@ -137,10 +137,7 @@ impl Made {
         match (outside, local) {
             (Some(first), Some(second)) => Ok(Arc::new(LlmFailover::new(first, second))),
             (Some(only), None) | (None, Some(only)) => Ok(only),
-            (None, None) => Err(crate::base::error::Error::new(
-                Kind::Config,
-                "llm.engine names no language model",
-            )),
+            (None, None) => Err(Error::new(Kind::Config, "llm.engine names no language model")),
         }
     }
 

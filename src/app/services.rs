@@ -157,9 +157,7 @@ pub async fn check_services(config: &Config) -> Vec<(&'static str, Result<String
 }
 
 async fn get(http: &Http, path: &str) -> Result<Value> {
-    http.json(http.request(Method::GET, path)).await.map_err(|fault| match fault {
-        Fault::Refused(error) | Fault::Passing(error, _) | Fault::Lasting(error) => error,
-    })
+    http.json(http.request(Method::GET, path)).await.map_err(Fault::into_error)
 }
 
 async fn check_deepgram(config: &Config) -> Result<String> {

@@ -156,6 +156,6 @@ pub async fn pull(http: &Http, model: &str, mut told: impl FnMut(&Pulled)) -> Re
     match pulled.await {
         Ok(()) if done => Ok(()),
         Ok(()) => Err(Error::new(Kind::Unavailable, "ollama broke off; run it again to go on")),
-        Err(Fault::Refused(error) | Fault::Passing(error, _) | Fault::Lasting(error)) => Err(error),
+        Err(fault) => Err(fault.into_error()),
     }
 }

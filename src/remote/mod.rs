@@ -38,6 +38,13 @@ impl Fault {
     pub fn passing(message: impl Into<String>) -> Self {
         Self::Passing(Error::new(Kind::Unavailable, message), None)
     }
+
+    /// What is wrong, whether or not it may pass.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) | Self::Passing(error, _) | Self::Lasting(error) => error,
+        }
+    }
 }
 
 /// A service outside.
