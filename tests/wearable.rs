@@ -148,3 +148,34 @@ async fn a_wearable_that_drops_every_5_s_makes_one_conversation_without_a_word_m
     );
     assert!(missing.is_empty(), "{missing:?} of\n{text}");
 }
+
+#[tokio::test]
+async fn what_a_device_sent_before_it_went_is_kept_though_it_is_back_at_once() {
+    const TURNS: usize = 8;
+    let keys = [("MEMORY__ENABLED", "false"), ("CONVERSATION__RECONNECT_GRACE", "1s")];
+    let daemon = Daemon::with(&keys);
+    let client = daemon.admin().await;
+    let quiet = vec![0; 30 * 16_000];
+    for _ in 0..TURNS {
+        // More than has been read by the time it is back, some of it still on the
+        // device's side.
+        let mut socket = client.socket("wearable").await;
+        socket.session(&quiet, 0.0).await;
+        drop(socket);
+    }
+    let seconds = |list: &[serde_json::Value]| -> f64 {
+        list.iter().map(|c| c["duration_seconds"].as_f64().unwrap()).sum()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let list = client.conversations().await;
+        let active = client.get("/api/clients/active").await["clients"].as_array().unwrap().len();
+        if active == 0 && list.iter().all(|c| c["is_open"] == false) {
+            let expected = (TURNS * 30) as f64;
+            assert!((seconds(&list) - expected).abs() < 0.01, "{} s in {list:#?}", seconds(&list));
+            return;
+        }
+        assert!(Instant::now() < deadline, "{active} devices, {} s of audio", seconds(&list));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

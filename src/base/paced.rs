@@ -40,8 +40,9 @@ const SILENT: u32 = 17;
 pub struct Pace(Arc<AtomicBool>);
 
 impl Pace {
-    /// From here on the socket carries a live stream: a delay of a [`BEAT`] does
-    /// no harm.
+    /// From here on the socket is there for a live stream: a delay of a [`BEAT`]
+    /// does no harm, and what has arrived counts for more than what cannot be
+    /// answered.
     pub fn permit(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -172,8 +173,23 @@ impl Paced {
         }
     }
 
-    /// Writes with `direct` on the beat, and with `polled` off it.
+    /// Writes with `direct` on the beat, and with `polled` off it. What the peer of
+    /// a stream is not there to hear is taken as written: it may have sent more
+    /// than has been read, and the end of that is the end of the connection.
     fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        direct: impl FnOnce(&mut std::net::TcpStream) -> io::Result<usize>,
+        polled: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match ready!(self.try_write(cx, direct, polled)) {
+            Err(error) if self.pace.is_permitted() && is_gone(&error) => Poll::Ready(Ok(length)),
+            done => Poll::Ready(done),
+        }
+    }
+
+    fn try_write(
         &mut self,
         cx: &mut Context<'_>,
         direct: impl FnOnce(&mut std::net::TcpStream) -> io::Result<usize>,
@@ -213,6 +229,10 @@ fn is_not_now(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
 impl AsyncRead for Paced {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -240,7 +260,12 @@ impl AsyncWrite for Paced {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream| stream.write(bytes), |stream, cx| stream.poll_write(cx, bytes))
+        self.write(
+            cx,
+            bytes.len(),
+            |stream| stream.write(bytes),
+            |stream, cx| stream.poll_write(cx, bytes),
+        )
     }
 
     fn poll_write_vectored(
@@ -250,6 +275,7 @@ impl AsyncWrite for Paced {
     ) -> Poll<io::Result<usize>> {
         self.write(
             cx,
+            parts.iter().map(|part| part.len()).sum(),
             |stream| stream.write_vectored(parts),
             |stream, cx| stream.poll_write_vectored(cx, parts),
         )
@@ -409,6 +435,24 @@ mod tests {
         assert!(!paced.is_on_beat());
         assert!(began.elapsed() <= 3 * BEAT, "{:?}", began.elapsed());
         sender.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_sent_is_read_though_it_is_gone() {
+        let (mut paced, mut other) = pair().await;
+        // With something unread the peer resets the connection when it goes.
+        paced.write_all(b"hello").await.unwrap();
+        for number in 0..40 {
+            other.frame(number).await;
+        }
+        other.stream.readable().await.unwrap();
+        drop(other);
+        for _ in 0..10 {
+            paced.write_all(b"are you there?").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        expect(&mut paced, 0, 40).await;
+        assert!(matches!(paced.read(&mut [0; 16]).await, Ok(0) | Err(_)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,6 @@ use super::frame::{self, Event, Format, Payload};
 use super::session::{Session, Successor};
 use crate::audio::pcm::PcmFormat;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::paced::Pace;
 use crate::domain::conversation::CloseReason;
 use crate::domain::user::User;
 
@@ -24,7 +23,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time a connection has to prove that it is alive when its device seems to have
-/// made another one, and how long what was under way before may still come in.
+/// made another one, and how long what was under way before may still come in. It
+/// is asked after that: a client that has gone answers with a reset, and drops
+/// what it had yet to send.
 const PROBE: Duration = Duration::from_secs(2);
 const PROBE_SETTLE: Duration = Duration::from_millis(500);
 /// An Opus packet of so few bytes holds nothing: existing clients send such, and
@@ -88,7 +89,6 @@ enum Ending {
 pub async fn serve(
     mut socket: WebSocket,
     protocol: Protocol,
-    pace: Pace,
     ingest: Arc<Ingest>,
     user: User,
     device: Option<String>,
@@ -105,7 +105,6 @@ pub async fn serve(
         last_audio: None,
         socket,
         protocol,
-        pace,
         ble_header: ingest.config.server.opus_ble_header,
         session,
         expected: None,
@@ -152,7 +151,6 @@ pub async fn serve(
 struct Connection {
     socket: WebSocket,
     protocol: Protocol,
-    pace: Pace,
     /// Whether Opus packets come behind a [`BLE_HEADER`].
     ble_header: bool,
     session: Session,
@@ -170,8 +168,16 @@ struct Connection {
 /// that goes on, shows that it is still here, and the other one is another.
 struct Challenge {
     successor: Successor,
-    nonce: [u8; 8],
     since: Duration,
+    /// What it was asked, once it was.
+    nonce: Option<[u8; 8]>,
+}
+
+impl Challenge {
+    /// When the client is to be asked, or to have answered.
+    fn due(&self) -> Duration {
+        self.since + if self.nonce.is_none() { PROBE_SETTLE } else { PROBE }
+    }
 }
 
 enum Expected {
@@ -215,13 +221,14 @@ impl Connection {
                     let outcome = match message {
                         Some(Ok(Message::Text(text))) => self.on_text(&text).await,
                         Some(Ok(Message::Binary(bytes))) => {
-                            self.pace.permit();
                             audio = true;
                             self.on_binary(&bytes).await
                         }
                         Some(Ok(Message::Ping(_))) => Ok(()),
                         Some(Ok(Message::Pong(nonce))) => {
-                            self.challenge.take_if(|challenge| nonce[..] == challenge.nonce);
+                            self.challenge.take_if(|challenge| {
+                                challenge.nonce.is_some_and(|asked| nonce[..] == asked)
+                            });
                             Ok(())
                         }
                         Some(Ok(Message::Close(_))) => {
@@ -243,10 +250,8 @@ impl Connection {
                     match request.into_successor() {
                         Ok(successor) => {
                             let now = clock.monotonic();
-                            if !self.probe(successor, now).await {
-                                return Ending::Disconnect;
-                            }
-                            alarm.set(now, alarm.at.min(now + PROBE));
+                            self.challenge = Some(Challenge { successor, since: now, nonce: None });
+                            alarm.set(now, alarm.at.min(now + PROBE_SETTLE));
                         }
                         Err(request) => self.session.fulfil(request).await,
                     }
@@ -256,6 +261,9 @@ impl Connection {
                     let now = clock.monotonic();
                     if let Some(successor) = self.unanswered(now) {
                         return Ending::Replaced(successor);
+                    }
+                    if !self.probe(now).await {
+                        return Ending::Disconnect;
                     }
                     if now.saturating_sub(self.last_heard) >= limit {
                         return Ending::Silent;
@@ -271,7 +279,7 @@ impl Connection {
                         self.last_audio = None;
                         self.session.lull().await;
                     }
-                    let probed = self.challenge.as_ref().map(|challenge| challenge.since + PROBE);
+                    let probed = self.challenge.as_ref().map(Challenge::due);
                     let over = self.last_audio.map(|last| last + lull);
                     let next = [probed, over].into_iter().flatten();
                     alarm.set(now, next.fold(next_ping.min(self.last_heard + limit), Duration::min));
@@ -291,11 +299,16 @@ impl Connection {
         }
     }
 
-    /// Asks the client whether it is there. False when it is gone.
-    async fn probe(&mut self, successor: Successor, since: Duration) -> bool {
-        let nonce: [u8; 8] = rand::random();
-        self.challenge = Some(Challenge { successor, nonce, since });
-        send(&mut self.socket, Message::Ping(nonce.to_vec().into())).await
+    /// Asks a client whether it is there, when it is time. False when it is gone.
+    async fn probe(&mut self, now: Duration) -> bool {
+        match &mut self.challenge {
+            Some(challenge) if challenge.nonce.is_none() && now >= challenge.due() => {
+                let nonce: [u8; 8] = rand::random();
+                challenge.nonce = Some(nonce);
+                send(&mut self.socket, Message::Ping(nonce.to_vec().into())).await
+            }
+            _ => true,
+        }
     }
 
     /// The successor, when the client has had its time and shown no life.

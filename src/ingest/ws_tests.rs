@@ -30,8 +30,7 @@ async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> (Bench, Soc
                 "/ws" => Protocol::LEGACY,
                 _ => Protocol::PCM,
             };
-            let (pace, device) = (Pace::default(), Some("laptop".into()));
-            let task = serve(socket, protocol, pace, ingest, user('1'), device);
+            let task = serve(socket, protocol, ingest, user('1'), Some("laptop".into()));
             // Every connection holds one of these for as long as it lasts.
             println!("{} bytes of task", size_of_val(&task));
             assert!(size_of_val(&task) < 4_096);

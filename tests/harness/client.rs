@@ -155,7 +155,11 @@ impl Socket {
         self.event("audio-stop", None).await;
     }
 
+    /// Closes, and waits for the answer as clients do: what is still on its way
+    /// when a socket is dropped need not arrive.
     pub async fn close(mut self) {
         let _ = self.stream.close(None).await;
+        let rest = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        tokio::time::timeout(Duration::from_secs(10), rest).await.expect("an answer to the close");
     }
 }

@@ -70,7 +70,8 @@ async fn open(
             supervisor.once(async move {
                 match outcome {
                     Ok((user, protocol)) => {
-                        ws::serve(socket, protocol, pace, api.ingest.clone(), user, device).await;
+                        pace.permit();
+                        ws::serve(socket, protocol, api.ingest.clone(), user, device).await;
                     }
                     Err(error) => refuse(socket, &error).await,
                 }

@@ -400,11 +400,12 @@ impl<'a> Connection<'a> {
         self.send(&failure(error)).await
     }
 
-    /// Sends, unless the peer does not take it in time.
+    /// Sends, unless the peer does not take it in time. That one is not there to
+    /// hear it ends nothing: it may have sent more than has been read yet.
     async fn send<B: Body>(&mut self, body: &B) -> Outcome {
         match timeout(SEND_TIMEOUT, self.framed.send(Event::of(body))).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Ending::Disconnect),
+            Ok(_) => Ok(()),
+            Err(_) => Err(Ending::Disconnect),
         }
     }
 

@@ -281,6 +281,22 @@ async fn audio_that_nobody_asked_about_is_recorded_for_the_user() {
 }
 
 #[tokio::test]
+async fn what_a_satellite_sent_before_it_went_is_kept() {
+    let server = start(Ear::new(), |config| config.wyoming.user = "1@example.com".into()).await;
+    let mut client = server.connect().await;
+    // It goes with the answer to the first unread, which resets the connection
+    // before the others are answered, and the audio between them is read.
+    client.send(Event::of(&Ping::default())).await.unwrap();
+    client.answer::<Pong>().await.unwrap();
+    for _ in 0..20 {
+        client.send(Event::of(&Ping::default())).await.unwrap();
+        client.send(chunk(&speech(0.1))).await.unwrap();
+    }
+    drop(client);
+    assert_eq!(server.closed(1).await, [(32_000, CloseReason::Disconnect)]);
+}
+
+#[tokio::test]
 async fn a_satellite_that_falls_quiet_ends_its_conversation() {
     let server = start(Ear::new(), |config| {
         config.wyoming.user = "1@example.com".into();
