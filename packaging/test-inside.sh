@@ -6,26 +6,10 @@ export DEBIAN_FRONTEND=noninteractive HOME=/root
 state=/var/lib/friend-lite
 trap 'echo "FAILED in line $LINENO"; journalctl -u friend-lite --no-pager | tail -40' ERR
 
-step() { echo "-- $*"; }
-# What is on the disk, but for what installing anything leaves.
-files() {
-    find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /test -o -path /var/lib/dpkg \
-        -o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /dev \) -prune -o -print | sort
-}
-until_so() {
-    local what=$1 seconds=$2; shift 2
-    for _ in $(seq "$((seconds * 2))"); do if "$@" >/dev/null 2>&1; then return 0; fi; sleep 0.5; done
-    echo "not in $seconds s: $what"; return 1
-}
-install() { apt-get install -y -qq -o Dpkg::Options::=--force-confold "$1" 2>&1 | grep -v '^\(Selecting\|(Reading\|Preparing\)' || true; }
-conversations() {
-    local token
-    token=$(curl -sf -d username=admin@example.com -d "password=$password" http://127.0.0.1:8000/auth/jwt/login | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
-    curl -sf -H "Authorization: Bearer $token" 'http://127.0.0.1:8000/api/conversations?view=list'
-}
+. /test/functions
 
 files >/test/before
-cut -d: -f1 /etc/passwd /etc/group | sort >/test/people-before
+people >/test/people-before
 
 step "install"
 install /test/this.deb
@@ -99,9 +83,7 @@ apt-get remove -y -qq friend-lite >/dev/null 2>&1
 step "purge"
 apt-get purge -y -qq friend-lite >/dev/null 2>&1
 files >/test/after
-cut -d: -f1 /etc/passwd /etc/group | sort >/test/people-after
-# The backups that the tools for users keep of their files differ.
-diff <(grep -vE '^/etc/(passwd|group|shadow|gshadow)-$' /test/before) <(grep -vE '^/etc/(passwd|group|shadow|gshadow)-$' /test/after)
-diff /test/people-before /test/people-after
+people >/test/people-after
+nothing_left
 [ -z "$(journalctl -u friend-lite --no-pager | grep -E 'SIGSYS|status=31|illegal instruction' || true)" ]
 echo "all is well"

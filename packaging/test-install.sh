@@ -10,9 +10,9 @@ cd "$(dirname "$0")/.."
 package=$(realpath "$1"); shift
 suites=("$@"); [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 models=${FRIEND_LITE_TEST_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/friend-lite/models}
-# Without one, debootstrap takes its own.
-mirror=${DEBIAN_MIRROR:-}
+arch=$(dpkg --print-architecture)
 work=$PWD/target/deb-test
+. packaging/functions.sh
 
 for program in debootstrap systemd-nspawn; do
     command -v $program >/dev/null || { echo "install $program first (debootstrap, systemd-container)" >&2; exit 1; }
@@ -20,28 +20,16 @@ done
 [ "$(id -u)" = 0 ] || { echo "needs root" >&2; exit 1; }
 mkdir -p "$work"
 
-# The same package once more, as if it were the next one.
-next=$work/next.deb
-rm -rf "$work/next" && dpkg-deb -R "$package" "$work/next"
-sed -i 's/^\(Version: .*\)$/\1+next/' "$work/next/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$work/next" "$next" >/dev/null
-rm -rf "$work/next"
+next_package "$package" "$work/next.deb"
 
 for suite in "${suites[@]}"; do
-    clean=$work/$suite-clean
-    if [ ! -e "$clean.complete" ]; then
-        echo "== making a clean $suite"
-        rm -rf "$clean"
-        debootstrap --variant=minbase \
-            --include=systemd,systemd-sysv,dbus,ca-certificates,libgomp1,libstdc++6,curl \
-            "$suite" "$clean" ${mirror:+"$mirror"} >"$work/$suite-debootstrap.log" 2>&1
-        touch "$clean.complete"
-    fi
+    clean_system "$suite" "$arch"
     root=$work/$suite
-    rm -rf "$root" && cp -a "$clean" "$root"
+    rm -rf "$root" && cp -a "$work/$suite-$arch-clean" "$root"
     mkdir "$root/test"
     cp "$package" "$root/test/this.deb"
-    cp "$next" "$root/test/next.deb"
+    cp "$work/next.deb" "$root/test/next.deb"
+    cp packaging/functions.sh "$root/test/functions"
     cp tests/speech/jfk.wav packaging/test-inside.sh "$root/test/"
     cat >"$root/etc/systemd/system/test.service" <<'UNIT'
 [Unit]
