@@ -197,9 +197,7 @@ fn whisper(config: &Config, gate: &Gate, supervisor: &Supervisor) -> Result<Whis
 /// they cannot be used.
 pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn SpeechToText>> {
     if config.speech_engines() == ["whisper"] {
-        let dir = models::models_dir(config);
-        let memory = system::total_memory();
-        Catalog::builtin()?.resolve(ModelKind::Stt, &config.stt.model, memory, &dir)?;
+        on_this_machine(config, ModelKind::Stt, &config.stt.model)?;
     }
     let mut made = Made { services: Vec::new(), processes: Vec::new() };
     made.speech(config, &Gate::new(false), supervisor, &Clock::system())
@@ -208,8 +206,12 @@ pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn
 /// The embedding engine alone, for the command line.
 ///
 /// # Errors
-/// `Config` when it cannot be used.
+/// `Unavailable` when its model is to be on this machine and is not, `Config` when
+/// it cannot be used.
 pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embedder>> {
+    if config.embed.engine == "llama" {
+        on_this_machine(config, ModelKind::Embed, &config.embed.model)?;
+    }
     let mut made = Made { services: Vec::new(), processes: Vec::new() };
     made.embedder(config, supervisor, &Clock::system())
 }
@@ -256,4 +258,10 @@ fn settings(
         idle_timeout: config.engines.idle_timeout.get(),
         deadline: deadline.get(),
     })
+}
+
+/// Whether a model is here, which the daemon would wait for.
+fn on_this_machine(config: &Config, kind: ModelKind, model: &str) -> Result<()> {
+    let dir = models::models_dir(config);
+    Catalog::builtin()?.resolve(kind, model, system::total_memory(), &dir).map(drop)
 }

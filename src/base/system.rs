@@ -17,11 +17,14 @@ pub fn total_memory() -> u64 {
     u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
 }
 
-/// Memory that nobody uses, in bytes; what caches hold is not counted.
+/// Memory that can still be had, in bytes: what nobody uses, and what caches would
+/// give back. Where the kernel does not tell, the former alone.
 #[allow(clippy::useless_conversion, reason = "a word is 32 bits wide on some machines")]
 pub fn free_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    u64::from(info.freeram).saturating_mul(u64::from(info.mem_unit))
+    kib_of("/proc/meminfo", "MemAvailable:").unwrap_or_else(|| {
+        let info = rustix::system::sysinfo();
+        u64::from(info.freeram).saturating_mul(u64::from(info.mem_unit))
+    })
 }
 
 /// Processors this process may use.
@@ -42,8 +45,13 @@ pub fn resident_memory() -> Option<u64> {
 
 /// The resident set of a process of ours in bytes; none when there is none.
 pub fn resident_memory_of(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kib_of(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// The bytes in a line `name    123 kB` of a file.
+fn kib_of(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

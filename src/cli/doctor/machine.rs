@@ -102,7 +102,7 @@ fn memory(patient: &Patient) -> Vec<Finding> {
     let wanted = catalog.defaults(config, total);
     let too_large: Vec<&str> =
         wanted.iter().filter(|entry| !entry.fits(total)).map(|entry| entry.name.as_str()).collect();
-    let says = format!("{} in all, {} unused", size(total), size(system::free_memory()));
+    let says = format!("{} in all, {} to be had", size(total), size(system::free_memory()));
     let finding = match too_large.as_slice() {
         [] => {
             let names: Vec<&str> = wanted.iter().map(|entry| entry.name.as_str()).collect();
