@@ -28,7 +28,7 @@ password=$(friend-lite first-run | sed -n 's/^password: *//p')
 
 step "speech recorded before the models are here is transcribed after"
 until_so "the models are here" 300 sh -c '! friend-lite status --json | grep -qE "\"stage\": \"(missing|fetching|failed)\""'
-ADMIN_PASSWORD=$password friend-lite stream /test/jfk.wav --speed 0 >/test/said 2>&1 || { cat /test/said; false; }
+ADMIN_PASSWORD=$password friend-lite stream /usr/share/doc/friend-lite/examples/jfk.wav --speed 0 >/test/said 2>&1 || { cat /test/said; false; }
 grep -i 'your country' /test/said
 friend-lite status
 

@@ -30,7 +30,7 @@ for suite in "${suites[@]}"; do
     cp "$package" "$root/test/this.deb"
     cp "$work/next.deb" "$root/test/next.deb"
     cp packaging/functions.sh "$root/test/functions"
-    cp tests/speech/jfk.wav packaging/test-inside.sh "$root/test/"
+    cp packaging/test-inside.sh "$root/test/"
     cat >"$root/etc/systemd/system/test.service" <<'UNIT'
 [Unit]
 Description=The test of the package
