@@ -2,6 +2,7 @@
 //! place that names concrete adapters.
 
 mod engines;
+mod index;
 mod services;
 
 use std::net::SocketAddr;
@@ -24,7 +25,6 @@ use crate::http::auth::{self, Auth, Bootstrap, setup};
 use crate::http::health::Health;
 use crate::http::local;
 use crate::http::tls::Certificate;
-use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::ingest::{Ingest, esp32, wyoming};
 use crate::jobs::Wake;
 use crate::jobs::load::Load;
@@ -54,6 +54,7 @@ use crate::systemd;
 use crate::upkeep::{backup, restore};
 use engines::{Engines, watch_models};
 pub use engines::{embedder, speech_engine};
+pub use index::index_outside;
 pub use services::{check_services, pull_models};
 
 /// A daemon that accepts audio and requests.
@@ -114,7 +115,6 @@ impl App {
         let copies = copies(&config);
         let sqlite = SqliteStore::open_or_recover(&state_dir, copies, false, clock.now())?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
-        let index = Arc::new(SqliteVecIndex::new(&sqlite));
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?
                 .with_reserve(config.disk.upload_reserve());
@@ -147,6 +147,8 @@ impl App {
             supervisor.clone(),
         );
         let engines = Engines::new(&config, &supervisor, &clock)?;
+        let (index, index_service) =
+            index::open(&config, &sqlite, engines.embedder.name(), &clock).await?;
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
@@ -185,7 +187,11 @@ impl App {
             &clock,
         );
 
-        let health = Health::new(engines.services.clone());
+        if index_service.is_some() {
+            index::keep(&index, &wake, &supervisor);
+        }
+        let outside = engines.services.iter().cloned().chain(index_service).collect();
+        let health = Health::new(outside);
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());

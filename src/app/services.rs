@@ -13,6 +13,7 @@ use crate::config::{Config, Secret};
 use crate::embed::Embedder;
 use crate::embed::ollama::OllamaEmbedder;
 use crate::embed::openai::OpenaiEmbedder;
+use crate::index::qdrant::Client as QdrantClient;
 use crate::llm::LanguageModel;
 use crate::llm::ollama::{self, OllamaModel, Pulled};
 use crate::llm::openai::OpenaiModel;
@@ -153,6 +154,9 @@ pub async fn check_services(config: &Config) -> Vec<(&'static str, Result<String
     if !ollama_models(config).is_empty() {
         found.push(("ollama", check_ollama(config).await));
     }
+    if config.index.engine == "qdrant" {
+        found.push(("qdrant", check_qdrant(config).await));
+    }
     found
 }
 
@@ -186,6 +190,11 @@ async fn check_ollama(config: &Config) -> Result<String> {
             format!("ollama does not have {model}: `friend-lite models pull` has it get that"),
         )),
     }
+}
+
+async fn check_qdrant(config: &Config) -> Result<String> {
+    let client = QdrantClient::new(&config.qdrant, &config.remote)?;
+    client.check().await.map_err(Fault::into_error)
 }
 
 async fn check_wyoming(config: &Config) -> Result<String> {

@@ -215,7 +215,8 @@ async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
 async fn open_index(config: Config) -> Result<()> {
     let store = crate::app::open_store_beside_daemon(&config)?;
     let embedder = crate::app::embedder(&config, &Supervisor::new())?;
-    reindex::run(store, embedder).await
+    let outside = crate::app::index_outside(&config, store.clone(), embedder.name())?;
+    reindex::run(store, embedder, outside).await
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -6,18 +6,24 @@ use std::sync::Arc;
 use super::terminal;
 use crate::base::error::Result;
 use crate::embed::Embedder;
+use crate::index::Index;
 use crate::store::Store;
 
 /// Memories embedded in one request.
 const BATCH: usize = 32;
 
-/// Gives every memory a vector of `embedder`. Nothing changes until all of them
-/// are made; the daemon may run meanwhile, and is to be started again after.
+/// Gives every memory a vector of `embedder`, and has the index `outside` made
+/// again of them. Nothing changes until all of them are made; the daemon may run
+/// meanwhile, and is to be started again after.
 ///
 /// # Errors
-/// `Unavailable` when the model cannot be asked, `Conflict` when memories were
-/// added meanwhile: run it again.
-pub(super) async fn run(store: Arc<dyn Store>, embedder: Arc<dyn Embedder>) -> Result<()> {
+/// `Unavailable` when the model or the index cannot be asked, `Conflict` when
+/// memories were added meanwhile: run it again.
+pub(super) async fn run(
+    store: Arc<dyn Store>,
+    embedder: Arc<dyn Embedder>,
+    outside: Option<Arc<dyn Index>>,
+) -> Result<()> {
     let texts = store.memory_texts().await?;
     let bar = terminal::bar("embedding", texts.len() as u64, "memories");
     let mut vectors: HashMap<String, Vec<f32>> = HashMap::with_capacity(texts.len());
@@ -31,6 +37,9 @@ pub(super) async fn run(store: Arc<dyn Store>, embedder: Arc<dyn Embedder>) -> R
     match vectors.values().next().map(Vec::len) {
         Some(width) => {
             store.replace_embeddings(&embedder.name(), width, vectors).await?;
+            if let Some(index) = outside {
+                index.renew().await?;
+            }
             println!("{count} memories now use {} ({width} wide)", embedder.name());
         }
         None => println!("no memories yet: nothing to do"),

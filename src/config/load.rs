@@ -38,6 +38,9 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("OLLAMA_BASE_URL", "ollama", "url"),
     ("OLLAMA_MODEL", "ollama", "model"),
     ("OLLAMA_EMBEDDER_MODEL", "ollama", "embed_model"),
+    ("VECTOR_STORE_PROVIDER", "index", "engine"),
+    ("QDRANT_BASE_URL", "qdrant", "url"),
+    ("QDRANT_API_KEY", "qdrant", "api_key"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
@@ -49,6 +52,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("openai", "api_key"),
     ("openai", "embed_key"),
     ("openai", "speech_key"),
+    ("qdrant", "api_key"),
 ];
 
 /// What decides the configuration besides the file's own content.
@@ -293,12 +297,18 @@ mod tests {
             ("LLM_PROVIDER", "ollama"),
             ("OLLAMA_BASE_URL", "http://ollama:11434"),
             ("OFFLINE_ASR_TCP_URI", "tcp://asr:8765"),
+            ("VECTOR_STORE_PROVIDER", "qdrant"),
+            ("QDRANT_BASE_URL", "vectors"),
+            ("QDRANT_API_KEY_FILE", key.to_str().unwrap()),
         ])
         .unwrap();
         assert_eq!(config.deepgram.api_key.expose(), "dg-key");
         assert_eq!(config.openai.api_key.expose(), "oa-key");
         assert_eq!(config.llm.engine, "ollama");
         assert_eq!(config.speech_engines(), ["deepgram", "wyoming", "whisper"]);
+        assert_eq!(config.index.engine, "qdrant");
+        assert_eq!(config.qdrant.address(), "http://vectors:6334");
+        assert_eq!(config.qdrant.api_key.expose(), "dg-key");
         let shown = to_toml(&config).unwrap();
         assert!(!shown.contains("-key\""), "{shown}");
     }

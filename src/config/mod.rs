@@ -65,6 +65,10 @@ pub struct Config {
     pub openai: Openai,
     /// Ollama.
     pub ollama: Ollama,
+    /// The vector index over memories.
+    pub index: Index,
+    /// Qdrant.
+    pub qdrant: Qdrant,
     /// Services outside, all of them.
     pub remote: Remote,
     /// What is remembered.
@@ -447,6 +451,31 @@ section!(
 );
 
 section!(
+    /// The vector index over memories.
+    Index {
+        /// `sqlite-vec` (in the daemon's own database) or `qdrant`. Either gets all
+        /// memories by itself after a change.
+        engine: String = "sqlite-vec".into(),
+    }
+);
+
+section!(
+    /// Qdrant: used where `index.engine` names it.
+    Qdrant {
+        /// Where its gRPC interface is. A host name alone means port 6334 there.
+        url: String = "http://localhost:6334".into(),
+        /// Key of its API. Empty: none is sent.
+        api_key: Secret = Secret::default(),
+        /// Collection of the memories; it is made when it is not there. Memories
+        /// that mem0 has left in it become memories here, of the users of the same
+        /// ids; they need the embedding model that mem0 had.
+        collection: String = "omi_memories".into(),
+        /// Time one request may take.
+        deadline: Interval = Interval::from_secs(5),
+    }
+);
+
+section!(
     /// Services outside, all of them.
     Remote {
         /// Time one has to take a connection.
@@ -588,6 +617,19 @@ impl Stt {
     /// Whether a Wyoming server is named.
     fn has_wyoming(&self) -> bool {
         !self.wyoming_uri.is_empty()
+    }
+}
+
+impl Qdrant {
+    /// The URL of its gRPC interface: of a host name alone, with all else that is
+    /// usual.
+    pub fn address(&self) -> String {
+        let url = self.url.trim_end_matches('/');
+        match (url.contains("://"), url.contains(':')) {
+            (true, _) => url.to_owned(),
+            (false, true) => format!("http://{url}"),
+            (false, false) => format!("http://{url}:6334"),
+        }
     }
 }
 

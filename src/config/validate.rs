@@ -149,6 +149,7 @@ impl Config {
             ("uploads.max_length", self.uploads.max_length),
             ("uploads.timeout", self.uploads.timeout),
             ("health.store_timeout", self.health.store_timeout),
+            ("qdrant.deadline", self.qdrant.deadline),
             ("remote.connect_timeout", self.remote.connect_timeout),
             ("remote.pause", self.remote.pause),
         ] {
@@ -220,7 +221,19 @@ impl Config {
         require(matches!(fallback.as_str(), "" | "llama"), "llm.fallback", || {
             format!("`{fallback}` is not llama, and not empty")
         })?;
+        let engine = &self.index.engine;
+        require(matches!(engine.as_str(), "sqlite-vec" | "qdrant"), "index.engine", || {
+            format!("`{engine}` is neither sqlite-vec nor qdrant")
+        })?;
+        let collection = &self.qdrant.collection;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        require(
+            !collection.is_empty() && collection.chars().all(plain),
+            "qdrant.collection",
+            || format!("`{collection}` is not of letters, digits, `-`, `_` and `.` alone"),
+        )?;
         for (key, url) in [
+            ("qdrant.url", &self.qdrant.address()),
             ("deepgram.url", &self.deepgram.url),
             ("openai.url", &self.openai.url),
             ("ollama.url", &self.ollama.url),
@@ -342,7 +355,10 @@ mod tests {
             (&|c: &mut Config| c.llm.fallback = "ollama".into(), "llm.fallback"),
             (&|c: &mut Config| c.ollama.url = "http://me:pw@host".into(), "ollama.url"),
             (&|c: &mut Config| c.openai.embed_url = "host/v1".into(), "openai.embed_url"),
-        ] as [(&dyn Fn(&mut Config), &str); 8]
+            (&|c: &mut Config| c.index.engine = "faiss".into(), "index.engine"),
+            (&|c: &mut Config| c.qdrant.url = "ftp://qdrant".into(), "qdrant.url"),
+            (&|c: &mut Config| c.qdrant.collection = "a/b".into(), "qdrant.collection"),
+        ] as [(&dyn Fn(&mut Config), &str); 11]
         {
             let mut config = Config::default();
             set(&mut config);

@@ -82,6 +82,32 @@ pub struct Learned {
     pub prompt_version: String,
 }
 
+/// A memory as an index has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexedMemory {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The fact, one sentence.
+    pub text: String,
+    /// Its embedding, unit length.
+    pub vector: Vec<f32>,
+    /// When it was first known.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A change that an index outside the store has not heard of yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryNews {
+    /// Higher than those of all earlier changes.
+    pub number: i64,
+    /// Which memory.
+    pub id: MemoryId,
+    /// What it is by now; none when it is forgotten.
+    pub now: Option<IndexedMemory>,
+}
+
 /// A memory found by a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoredMemory {

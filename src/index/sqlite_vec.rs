@@ -33,6 +33,3 @@ impl Index for SqliteVecIndex {
         self.store.read(move |db| vectors::nearest(db, &user, &vector, k)).await
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,7 +14,7 @@ use crate::domain::coverage::DayCoverage;
 use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
-use crate::domain::memory::{Learned, Memory, MemoryHistory};
+use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
@@ -23,7 +23,8 @@ use crate::domain::version::{
 };
 use crate::store::{
     Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs,
-    KnownTime, Memories, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users, Versions,
+    KnownTime, Memories, Outbox, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users,
+    Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -411,6 +412,25 @@ impl Memories for FakeStore {
         _: usize,
         _: HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Outbox for FakeStore {
+    async fn follow_memories(&self, _: Option<&str>, _: bool) -> Result<bool> {
+        unreachable!()
+    }
+    async fn memory_news(&self, _: usize) -> Result<Vec<MemoryNews>> {
+        unreachable!()
+    }
+    async fn strike_memory_news(&self, _: i64) -> Result<()> {
+        unreachable!()
+    }
+    async fn embedding_width(&self) -> Result<Option<usize>> {
+        unreachable!()
+    }
+    async fn adopt_memories(&self, _: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>> {
         unreachable!()
     }
 }

@@ -51,9 +51,9 @@ impl Learner {
         Self { store, index, embedder, llm, deadline, clock }
     }
 
-    /// Whether both models can be asked.
+    /// Whether both models and the index can be asked.
     pub fn is_ready(&self) -> bool {
-        self.llm.is_ready() && self.embedder.is_ready()
+        self.llm.is_ready() && self.embedder.is_ready() && self.index.is_ready()
     }
 
     /// What the `lines` that were said teach about `user`. What was learned of

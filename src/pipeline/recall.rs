@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::error::{Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::ScoredMemory;
 use crate::embed::Embedder;
@@ -30,10 +30,11 @@ impl Recall {
     /// The `limit` memories of `user` that answer `query` best, best first, none
     /// scored below `threshold`. The score is the cosine similarity of meaning,
     /// clamped to 0..1; the order also counts shared words. When the embedding
-    /// model is away the search goes by words alone, with a score of 0.
+    /// model or the index is away the search goes by words alone, with a score of
+    /// 0.
     ///
     /// # Errors
-    /// What the store and the index return.
+    /// What the store returns, and the index but for what passes.
     pub async fn search(
         &self,
         user: &UserId,
@@ -47,15 +48,13 @@ impl Recall {
         let pool = limit.saturating_mul(4).max(20);
         let by_meaning = match self.embedder.embed(&[query.to_owned()]).await {
             Ok(vectors) => match vectors.first() {
-                Some(vector) => self.index.nearest(user, vector, pool).await?,
+                Some(vector) => match self.index.nearest(user, vector, pool).await {
+                    Err(error) if error.is_transient() => by_words_alone(&error),
+                    found => found?,
+                },
                 None => Vec::new(),
             },
-            // Its own breaker has told.
-            Err(error) if error.kind() == Kind::Away => Vec::new(),
-            Err(error) => {
-                tracing::warn!("searching by words alone: {}", error.report());
-                Vec::new()
-            }
+            Err(error) => by_words_alone(&error),
         };
         let by_words = self.store.search_text(user, query, pool).await?;
         let ranked = fuse(&by_meaning, &by_words);
@@ -71,6 +70,15 @@ impl Recall {
             .map(|memory| ScoredMemory { score: score_of(&memory.id), memory })
             .collect())
     }
+}
+
+/// Nothing is found by meaning, because of `error`.
+fn by_words_alone(error: &Error) -> Vec<(MemoryId, f32)> {
+    // Of one that is away, its own breaker has told.
+    if error.kind() != Kind::Away {
+        tracing::warn!("searching by words alone: {}", error.report());
+    }
+    Vec::new()
 }
 
 /// Reciprocal rank fusion of two rankings, best first.

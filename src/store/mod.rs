@@ -19,7 +19,7 @@ use crate::domain::coverage::DayCoverage;
 use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
-use crate::domain::memory::{Learned, Memory, MemoryHistory};
+use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
@@ -37,6 +37,7 @@ pub trait Store:
     + Chats
     + Jobs
     + Memories
+    + Outbox
     + Uploads
     + Deletions
     + Audio
@@ -52,6 +53,7 @@ impl<T> Store for T where
         + Chats
         + Jobs
         + Memories
+        + Outbox
         + Uploads
         + Deletions
         + Audio
@@ -472,6 +474,28 @@ pub trait Memories: Send + Sync {
         width: usize,
         embeddings: HashMap<String, Vec<f32>>,
     ) -> Result<()>;
+}
+
+/// What an index outside the store's database has still to hear of. A change is
+/// noted in the transaction that makes it, and until the index has taken it in:
+/// the index catches up however long it was away.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Notes changes of memories for the index of that name from now on, or for
+    /// none any more. All memories count as changed where it was another before,
+    /// and with `anew`; false when that is not so.
+    async fn follow_memories(&self, index: Option<&str>, anew: bool) -> Result<bool>;
+    /// Whose memories have changed and how they are now, in the order of their
+    /// last changes.
+    async fn memory_news(&self, limit: usize) -> Result<Vec<MemoryNews>>;
+    /// Strikes off the changes up to the one of that number.
+    async fn strike_memory_news(&self, upto: i64) -> Result<()>;
+    /// How wide the vectors of memories are; none before the first.
+    async fn embedding_width(&self) -> Result<Option<usize>>;
+    /// Adds memories that an index has and the store does not, with their ids and
+    /// no conversation; which of them the store has now. Those of users that it
+    /// does not know are left out. `Conflict` for a vector of another width.
+    async fn adopt_memories(&self, found: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>>;
 }
 
 /// Deleting. Each method lets go of the rows and notes the files that are to

@@ -3,6 +3,7 @@
 
 mod embedding;
 mod faults;
+mod index;
 mod language;
 mod speech;
 

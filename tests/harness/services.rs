@@ -1,7 +1,8 @@
 //! Services outside, each a process that can be killed and frozen: real ones
-//! (wyoming-faster-whisper, llama.cpp's server), and stand-ins for Deepgram and
-//! Ollama, which the clients of those check.
+//! (wyoming-faster-whisper, llama.cpp's server, Qdrant), and stand-ins for Deepgram
+//! and Ollama, which the clients of those check.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,9 +21,16 @@ pub const EMBED_MODEL: &str = "all-minilm-l6-v2-q8_0.gguf";
 pub struct Server {
     child: Child,
     pub port: u16,
-    script: &'static str,
-    args: Vec<String>,
+    program: Program,
     log: tempfile::NamedTempFile,
+}
+
+/// What runs.
+enum Program {
+    /// A script of tests/harness/services, with what it is told.
+    Script(&'static str, Vec<String>),
+    /// Qdrant, with the directory that it keeps everything in.
+    Qdrant(tempfile::TempDir),
 }
 
 /// The speech model that a package of the environment brings.
@@ -61,10 +69,23 @@ impl Server {
         Self::start("llama_server.py", vec![gguf(EMBED_MODEL), KEY.into(), "embed".into()])
     }
 
+    /// Qdrant; the port is that of gRPC.
+    pub fn qdrant() -> Self {
+        Self::launch(Program::Qdrant(tempfile::tempdir().unwrap()))
+    }
+
     fn start(script: &'static str, args: Vec<String>) -> Self {
+        Self::launch(Program::Script(script, args))
+    }
+
+    fn launch(program: Program) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let (child, port) = launch(script, 0, &args, log.path());
-        Self { child, port, script, args, log }
+        let (child, port) = program.launch(0, log.path());
+        Self { child, port, program, log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn address(&self) -> String {
@@ -78,7 +99,7 @@ impl Server {
 
     /// Starts it again where it was.
     pub fn restart(&mut self) {
-        let (child, port) = launch(self.script, self.port, &self.args, self.log.path());
+        let (child, port) = self.program.launch(self.port, self.log.path());
         assert_eq!(port, self.port);
         self.child = child;
     }
@@ -104,16 +125,73 @@ impl Drop for Server {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.log.path()).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(15).collect();
-            eprintln!("--- the log of {} ---", self.script);
+            eprintln!("--- the log of {} ---", self.program.name());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
 }
 
-fn launch(script: &str, port: u16, args: &[String], log: &Path) -> (Child, u16) {
+impl Program {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Script(name, _) => name,
+            Self::Qdrant(_) => "qdrant",
+        }
+    }
+
+    /// Starts it at `port`, or one that is free, and waits until it answers.
+    fn launch(&self, port: u16, log: &Path) -> (Child, u16) {
+        let log = std::fs::OpenOptions::new().append(true).open(log).unwrap();
+        match self {
+            Self::Script(name, args) => script(name, port, args, log),
+            Self::Qdrant(dir) => qdrant(port, dir.path(), log),
+        }
+    }
+}
+
+/// The program that `./dev servers` has fetched.
+fn qdrant_program() -> PathBuf {
+    let program = directories::ProjectDirs::from("", "", "friend-lite")
+        .expect("a home directory")
+        .cache_dir()
+        .join("test-servers/qdrant-1.16.3");
+    assert!(program.is_file(), "Qdrant is missing: run `./dev servers` once");
+    program
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
+    let port = if port == 0 { free_port() } else { port };
+    let mut child = Command::new(qdrant_program())
+        .current_dir(dir)
+        .env("QDRANT__SERVICE__HOST", "127.0.0.1")
+        .env("QDRANT__SERVICE__HTTP_PORT", free_port().to_string())
+        .env("QDRANT__SERVICE__GRPC_PORT", port.to_string())
+        .env("QDRANT__SERVICE__API_KEY", KEY)
+        .env("QDRANT__TELEMETRY_DISABLED", "true")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("Qdrant");
+    for _ in 0..600 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return (child, port);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    panic!("Qdrant did not start");
+}
+
+fn script(script: &str, port: u16, args: &[String], log: File) -> (Child, u16) {
     let path: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/services").join(script);
-    let log = std::fs::OpenOptions::new().append(true).open(log).unwrap();
     let mut child = Command::new(python::environment().join("bin/python"))
         .arg("-B")
         .arg(path)

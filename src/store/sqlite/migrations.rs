@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0005.sql"),
     include_str!("migrations/0006.sql"),
     include_str!("migrations/0007.sql"),
+    include_str!("migrations/0008.sql"),
 ];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.
@@ -151,6 +152,11 @@ mod tests {
                  values ('j', 0, 'talk.m4a', 5, '', 'done', 0);",
             ),
             (6, "insert into deletions values ('gone.wav', 1);"),
+            (
+                8,
+                "insert into memory_follower values (1, 'an index');
+                 insert into memory_news (memory_id) values ('gone');",
+            ),
         ];
         for (since, more) in later {
             if version >= since {

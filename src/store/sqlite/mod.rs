@@ -15,6 +15,7 @@ mod job_list;
 mod jobs;
 mod memories;
 mod migrations;
+mod outbox;
 mod queue;
 mod readers;
 mod recover;

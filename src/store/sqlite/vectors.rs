@@ -14,6 +14,7 @@ use rusqlite::{Connection, params};
 use super::{rows, sql_limit};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
+use crate::index;
 
 /// Candidates at least: few results need proportionally more.
 const FEWEST_CANDIDATES: usize = 64;
@@ -162,20 +163,14 @@ fn bound(db: &Connection) -> Result<Option<(String, usize)>> {
     })
 }
 
-fn width(db: &Connection) -> Result<Option<usize>> {
+/// How wide the vectors are; none while no model is bound.
+pub(super) fn width(db: &Connection) -> Result<Option<usize>> {
     Ok(bound(db)?.map(|(_, width)| width))
 }
 
 fn check(vector: &[f32], width: usize) -> Result<()> {
     if vector.len() != width {
-        return Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "memories are indexed by vectors {width} wide, and this one is {} wide; run \
-                 `friend-lite reindex` after changing the embedding model",
-                vector.len()
-            ),
-        ));
+        return Err(index::other_width(width, vector.len()));
     }
     if !vector.iter().all(|value| value.is_finite()) {
         return Err(Error::new(Kind::BadInput, "an embedding holds a value that is not a number"));

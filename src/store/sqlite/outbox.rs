@@ -1,0 +1,117 @@
+//! What an index outside has still to hear of. Triggers note the changes; their
+//! content is read when it is told, so that each memory is told once, as it is.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use super::memories::Row;
+use super::{SqliteStore, rows, sql_limit, vectors};
+use crate::base::clock::Timestamp;
+use crate::base::error::Result;
+use crate::domain::ids::{MemoryId, UserId};
+use crate::domain::memory::{IndexedMemory, MemoryNews};
+use crate::store::Outbox;
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn follow_memories(&self, index: Option<&str>, anew: bool) -> Result<bool> {
+        let index = index.map(str::to_owned);
+        let before = self.read(follower).await?;
+        if before == index && !anew {
+            return Ok(false);
+        }
+        self.write(move |tx| {
+            tx.execute_batch("delete from memory_follower; delete from memory_news")?;
+            if let Some(index) = index {
+                rows::run(tx, "insert into memory_follower values (1, ?1)", [index])?;
+                let sql = "insert into memory_news (memory_id) select id from memories";
+                rows::run(tx, sql, [])?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn memory_news(&self, limit: usize) -> Result<Vec<MemoryNews>> {
+        self.read(move |db| {
+            let sql = "select n.number, n.memory_id, m.user_id, m.text, m.created_at,
+                              m.updated_at, m.embedding
+                       from memory_news n left join memories m on m.id = n.memory_id
+                       order by n.number limit ?1";
+            rows::all(db, sql, [sql_limit(limit)], news)
+        })
+        .await
+    }
+
+    async fn strike_memory_news(&self, upto: i64) -> Result<()> {
+        self.write(move |tx| {
+            rows::run(tx, "delete from memory_news where number <= ?1", [upto]).map(drop)
+        })
+        .await
+    }
+
+    async fn embedding_width(&self) -> Result<Option<usize>> {
+        self.read(vectors::width).await
+    }
+
+    async fn adopt_memories(&self, found: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>> {
+        let found = found.to_vec();
+        self.write(move |tx| {
+            let mut kept = Vec::new();
+            for (id, memory) in found {
+                if Row::find(tx, &id)?.is_some() || adopt(tx, &id, &memory)? {
+                    kept.push(id);
+                }
+            }
+            Ok(kept)
+        })
+        .await
+    }
+}
+
+/// Adds a memory that the index has already; false when its user is not known.
+fn adopt(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
+    let added = rows::run(
+        tx,
+        "insert into memories (id, user_id, text, prompt_version, created_at, updated_at,
+                               embedding, version)
+         select ?1, id, ?3, '', ?4, ?5, ?6, 1 from users where id = ?2",
+        params![
+            id.as_str(),
+            memory.user_id.as_str(),
+            memory.text,
+            memory.created_at.millis(),
+            memory.updated_at.millis(),
+            vectors::to_blob(&memory.vector),
+        ],
+    )?;
+    if added > 0
+        && let Some(row) = Row::find(tx, id)?
+    {
+        row.show(tx, id, memory.updated_at)?;
+        rows::run(tx, "delete from memory_news where memory_id = ?1", [id.as_str()])?;
+    }
+    Ok(added > 0)
+}
+
+fn follower(db: &Connection) -> Result<Option<String>> {
+    rows::first(db, "select name from memory_follower", [], |row| row.get(0))
+}
+
+fn news(row: &rusqlite::Row<'_>) -> rusqlite::Result<MemoryNews> {
+    let user: Option<String> = row.get("user_id")?;
+    let now = user.map(|user| -> rusqlite::Result<_> {
+        Ok(IndexedMemory {
+            user_id: UserId::from_text(user),
+            text: row.get("text")?,
+            vector: vectors::from_blob(&row.get::<_, Vec<u8>>("embedding")?),
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
+    });
+    Ok(MemoryNews {
+        number: row.get("number")?,
+        id: MemoryId::from_text(row.get::<_, String>("memory_id")?),
+        now: now.transpose()?,
+    })
+}
