@@ -21,6 +21,7 @@ mod metrics;
 mod odd_input;
 mod openapi;
 mod outside;
+mod qdrant;
 mod quality;
 mod service;
 mod uploads;

@@ -253,7 +253,7 @@ impl Client {
         }
         match tokio::time::timeout(self.deadline, send(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(fault(status)),
+            Ok(Err(status)) => Err(fault(&status)),
             Err(_) => {
                 let error = Error::new(Kind::Timeout, "qdrant does not answer in time");
                 Err(Fault::Passing(error, None))
@@ -277,8 +277,9 @@ pub(super) fn memory(id: PointId) -> Option<MemoryId> {
     }
 }
 
-fn fault(status: Status) -> Fault {
-    let error = |kind, message: &str| Error::new(kind, message).with_source(status.clone());
+fn fault(status: &Status) -> Fault {
+    let said = format!("{:?}: {}", status.code(), status.message());
+    let error = |kind, message: &str| Error::new(kind, message).with_source(said.clone());
     match status.code() {
         // Its own words are left out: they may have pieces of the key in them.
         Code::Unauthenticated | Code::PermissionDenied => Fault::Lasting(Error::new(

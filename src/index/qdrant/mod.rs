@@ -27,7 +27,7 @@ use super::{Index, other_width};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::{IndexedMemory, MemoryNews};
-use crate::remote::{Fault, Service};
+use crate::remote::{Fault, Phase, Service};
 use crate::store::Store;
 
 /// Changes told in one request.
@@ -267,6 +267,10 @@ impl Index for QdrantIndex {
 
     async fn catch_up(&self) -> Result<()> {
         while self.tell().await? {}
+        // With nothing to tell, whether it is back shows when it is asked.
+        if self.service.standing().phase != Phase::Closed {
+            self.ask(|| self.client.vectors()).await?;
+        }
         Ok(())
     }
 

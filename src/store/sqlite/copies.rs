@@ -6,7 +6,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::recover::{Look, damage};
-use super::{file, vectors};
+use super::{file, outbox, vectors};
 use crate::base::error::{Context, Error, Kind, Result};
 
 /// Begins the name of a copy that was made before a schema was changed.
@@ -31,6 +31,7 @@ pub(super) fn copy(from: &Connection, to: &Path) -> Result<()> {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
+    outbox::unfollow(&target)?;
     target.pragma_update(None, "journal_mode", "delete")?;
     target.close().map_err(|(_, error)| Error::from(error))?;
     if let Some(what) = damage(&part, Look::All)?.first() {

@@ -69,6 +69,18 @@ impl Outbox for SqliteStore {
     }
 }
 
+/// Lets go of the index that follows a database which is a copy: by the time the
+/// copy is used, that has heard of other changes, and is to hear of everything
+/// again.
+pub(super) fn unfollow(copy: &Connection) -> Result<()> {
+    let sql = "select 1 from sqlite_schema where name = 'memory_follower'";
+    // A copy may be of an older schema.
+    if rows::first(copy, sql, [], |_| Ok(()))?.is_some() {
+        copy.execute_batch("delete from memory_follower; delete from memory_news")?;
+    }
+    Ok(())
+}
+
 /// Adds a memory that the index has already; false when its user is not known.
 fn adopt(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
     let added = rows::run(

@@ -7,6 +7,7 @@ mod jobs;
 mod memories;
 mod model;
 mod opening;
+mod outbox;
 mod upkeep;
 mod uploads;
 mod users;

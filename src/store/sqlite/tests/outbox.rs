@@ -1,0 +1,53 @@
+use crate::domain::ids::MemoryId;
+use crate::store::sqlite::testing::{Fixture, add, at};
+use crate::store::sqlite::{Access, SqliteStore};
+use crate::store::{Memories, Outbox, Upkeep};
+
+/// The memories that are news, and whether each is still there.
+async fn news(store: &SqliteStore) -> Vec<(MemoryId, bool)> {
+    let news = store.memory_news(100).await.unwrap();
+    news.into_iter().map(|one| (one.id, one.now.is_some())).collect()
+}
+
+#[tokio::test]
+async fn changes_are_noted_once_and_only_while_somebody_follows() {
+    let f = Fixture::new();
+    let anna = f.user("anna").await;
+    let early = f.remember(&anna, &[add("early", 1)]).await.remove(0).id;
+    assert!(news(&f.store).await.is_empty());
+    assert!(!f.store.follow_memories(None, false).await.unwrap());
+
+    assert!(f.store.follow_memories(Some("there"), false).await.unwrap());
+    assert!(!f.store.follow_memories(Some("there"), false).await.unwrap());
+    let late = f.remember(&anna, &[add("late", 2)]).await.remove(0).id;
+    let told = f.store.memory_news(100).await.unwrap();
+    assert_eq!(told.iter().map(|one| &one.id).collect::<Vec<_>>(), [&early, &late]);
+    let of_late = told[1].now.clone().unwrap();
+    assert_eq!((of_late.user_id, of_late.text.as_str()), (anna.id.clone(), "late"));
+
+    // What changes while it is being told is told again.
+    assert!(f.store.delete_memory(&late, at(9)).await.unwrap());
+    f.store.strike_memory_news(told[1].number).await.unwrap();
+    assert_eq!(news(&f.store).await, [(late, false)]);
+
+    assert!(f.store.follow_memories(Some("elsewhere"), false).await.unwrap());
+    assert_eq!(news(&f.store).await, [(early.clone(), true)]);
+    assert!(f.store.follow_memories(None, false).await.unwrap());
+    assert!(f.store.delete_memory(&early, at(9)).await.unwrap());
+    assert!(news(&f.store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_copy_is_followed_by_nobody() {
+    let f = Fixture::new();
+    let anna = f.user("anna").await;
+    f.remember(&anna, &[add("a fact", 1)]).await;
+    f.store.follow_memories(Some("there"), false).await.unwrap();
+    let place = Fixture::directory();
+    f.store.back_up(&place.path().join("friend-lite.db")).await.unwrap();
+    let copy = SqliteStore::open(place.path(), Access::Exclusive).unwrap();
+    assert!(news(&copy).await.is_empty());
+    assert!(copy.follow_memories(Some("there"), false).await.unwrap());
+    assert_eq!(news(&copy).await.len(), 1);
+    assert!(!f.store.follow_memories(Some("there"), false).await.unwrap());
+}
