@@ -51,6 +51,7 @@ async fn soak(streams: usize, time: Duration, quota: f64) {
     let daemon = Daemon::with(&[
         ("MEMORY__ENABLED", "false"),
         ("LOG__LEVEL", "warn"),
+        ("AUTH__TOKEN_LIFETIME", "24h"),
         ("SERVER__MAX_STREAMS_PER_USER", "1000"),
     ]);
     let client = daemon.admin().await;
