@@ -138,6 +138,7 @@ impl App {
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
         let to_set_up = setup::first_login(store.as_ref()).await?.is_some();
 
+        let engines = Engines::new(&config, &recordings, &supervisor, &clock)?;
         let ingest = Ingest::new(
             store.clone(),
             recordings.clone(),
@@ -145,8 +146,8 @@ impl App {
             clock.clone(),
             config.clone(),
             supervisor.clone(),
+            engines.listener.clone(),
         );
-        let engines = Engines::new(&config, &supervisor, &clock)?;
         let (index, index_service) =
             index::open(&config, &sqlite, engines.embedder.name(), &clock).await?;
         let sweep = Sweep::new(

@@ -166,6 +166,7 @@ impl Process {
             clock.clone(),
             config.clone(),
             Supervisor::new(),
+            None,
         );
         let sweep = Sweep::new(
             store.clone(),

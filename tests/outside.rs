@@ -102,6 +102,88 @@ async fn a_conversation_over_three_speech_engines_has_every_word_once() {
     assert!(metrics.contains("friend_lite_service_breaker{service=\"deepgram\"} 2"), "{metrics}");
 }
 
+/// Every event of a conversation that is being recorded, until it is over.
+async fn listen(client: Client, id: String) -> Vec<Value> {
+    let path = format!("/api/conversations/{id}/live");
+    let mut answer = client.request("GET", &path).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut text = Vec::new();
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        text.extend_from_slice(&chunk);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    events.map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_deepgram_hears_live_is_there_at_once_and_once() {
+    let mut deepgram = Server::deepgram();
+    let daemon = Daemon::with(&[
+        ("DEEPGRAM_API_KEY", KEY),
+        ("DEEPGRAM__URL", &format!("http://{}", deepgram.address())),
+        ("DEEPGRAM__LIVE", "true"),
+        ("STT__ENGINES", "deepgram"),
+        ("TRANSCRIBE__FLUSH_AFTER", "1s"),
+        ("MEMORY__ENABLED", "false"),
+        ("REMOTE__PAUSE", "200ms"),
+        ("JOBS__RETRY_PAUSE", "100ms"),
+    ]);
+    let client = daemon.admin().await;
+    let (sentences, jfk) = (speech::librivox(), speech::jfk());
+    let said = [&sentences[0], &jfk, &sentences[3]];
+    let mut socket = client.socket("phone").await;
+    socket.event("audio-start", None).await;
+    // The first chunk opens the conversation.
+    socket.stream(&[0; 1_600], 0.0).await;
+    let until = Instant::now() + PATIENCE;
+    let id = loop {
+        assert!(Instant::now() < until, "no conversation");
+        if let Some(one) = client.conversations().await.first() {
+            break one["conversation_id"].as_str().unwrap().to_owned();
+        }
+    };
+    let events = tokio::spawn(listen(client.clone(), id));
+    say(&mut socket, &speech::samples(&said[0].path)).await;
+    let first = transcribed(&client, 1).await;
+    assert_eq!(first["windows"][0]["engine"], "deepgram/nova-3 (live)", "{first}");
+    // Away in the middle of a sentence; what it missed is sent again.
+    let samples = speech::samples(&said[1].path);
+    let (half, rest) = samples.split_at(samples.len() / 2);
+    socket.stream(half, 4.0).await;
+    deepgram.kill();
+    say(&mut socket, rest).await;
+    deepgram.restart();
+    say(&mut socket, &speech::samples(&said[2].path)).await;
+    socket.event("audio-stop", None).await;
+    let one = client.settled().await;
+    socket.close().await;
+
+    assert_eq!(one["transcription_status"], "COMPLETED", "{one}");
+    let heard = one["transcript"].as_str().unwrap();
+    let rate = wer::rate(&said.map(|sample| sample.text.as_str()).join(" "), heard);
+    assert!(rate < 0.15, "{rate}: {heard}");
+    let phrases = ["leisure to consider", "can do for your country", "respectable than he was"];
+    for phrase in phrases {
+        assert_eq!(heard.to_lowercase().matches(phrase).count(), 1, "{phrase}: {heard}");
+    }
+    let events = events.await.unwrap();
+    let text = |last: bool| -> String {
+        let events = events.iter().filter(|event| event["is_final"] == last);
+        events.map(|event| event["text"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    // What it has not heard by the close is left to the recording.
+    let finals = text(true).to_lowercase();
+    assert_eq!(finals.matches(phrases[0]).count(), 1, "{events:#?}");
+    assert!(!text(false).is_empty(), "{events:#?}");
+    let none = client.request(
+        "GET",
+        &format!("/api/conversations/{}/live", one["conversation_id"].as_str().unwrap()),
+    );
+    assert_eq!(none.send().await.unwrap().status(), 404);
+    assert!(!daemon.log().contains(KEY));
+}
+
 #[tokio::test]
 async fn what_the_language_model_is_needed_for_waits_until_it_is_back() {
     let mut server = Server::openai_chat();

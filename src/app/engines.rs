@@ -18,9 +18,11 @@ use crate::llm::LanguageModel;
 use crate::llm::failover::Failover as LlmFailover;
 use crate::llm::llama::LlamaEngine;
 use crate::models::{self, Catalog, ModelKind};
+use crate::recording::Recordings;
 use crate::remote::Service;
 use crate::stt::SpeechToText;
 use crate::stt::failover::Failover as SpeechFailover;
+use crate::stt::live::Listener;
 use crate::stt::whisper::WhisperEngine;
 use crate::supervisor::Supervisor;
 
@@ -33,6 +35,8 @@ pub(super) struct Engines {
     pub(super) stt: Arc<dyn SpeechToText>,
     pub(super) llm: Arc<dyn LanguageModel>,
     pub(super) embedder: Arc<dyn Embedder>,
+    /// Who hears conversations while they are recorded, if anybody does.
+    pub(super) listener: Option<Arc<dyn Listener>>,
     /// Processes of the local ones, for their figures.
     pub(super) processes: Vec<Arc<Engine>>,
     /// The services outside that are used.
@@ -43,31 +47,40 @@ pub(super) struct Engines {
 
 impl Engines {
     /// What `config` asks for; nothing is started or connected yet.
-    pub(super) fn new(config: &Config, supervisor: &Supervisor, clock: &Clock) -> Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        recordings: &Recordings,
+        supervisor: &Supervisor,
+        clock: &Clock,
+    ) -> Result<Self> {
         let exclusive = match config.engines.exclusive.as_str() {
             "yes" => true,
             "no" => false,
             _ => system::total_memory() < EXCLUSIVE_BELOW,
         };
         let gate = Gate::new(exclusive);
-        let mut made = Made { services: Vec::new(), processes: Vec::new() };
+        let mut made = Made { recordings: Some(recordings.clone()), ..Made::default() };
         let stt = made.speech(config, &gate, supervisor, clock)?;
         let llm = made.language(config, &gate, supervisor, clock)?;
         let embedder = made.embedder(config, supervisor, clock)?;
-        let Made { services, processes } = made;
+        let Made { services, processes, listener, .. } = made;
         let outside = [
             (Part::Stt, !config.uses_whisper()),
             (Part::Llm, !config.uses_llama()),
             (Part::Embed, config.embed.engine != "llama"),
         ];
-        Ok(Self { stt, llm, embedder, processes, services, outside })
+        Ok(Self { stt, llm, embedder, listener, processes, services, outside })
     }
 }
 
 /// What has been made for the engines so far.
+#[derive(Default)]
 struct Made {
+    /// What may be listened to; none for the command line.
+    recordings: Option<Recordings>,
     services: Vec<Arc<Service>>,
     processes: Vec<Arc<Engine>>,
+    listener: Option<Arc<dyn Listener>>,
 }
 
 impl Made {
@@ -75,6 +88,20 @@ impl Made {
         let service = Arc::new(Service::new(name, config.remote.pause.get(), clock.clone()));
         self.services.push(service.clone());
         service
+    }
+
+    fn deepgram(
+        &mut self,
+        config: &Config,
+        supervisor: &Supervisor,
+        clock: &Clock,
+    ) -> Result<Arc<dyn SpeechToText>> {
+        let mut deepgram = services::deepgram(config, self.service("deepgram", config, clock))?;
+        if let (true, Some(recordings)) = (config.deepgram.live, &self.recordings) {
+            deepgram = deepgram.listening(recordings.clone(), supervisor.clone());
+            self.listener = Some(Arc::new(deepgram.clone()));
+        }
+        Ok(Arc::new(deepgram))
     }
 
     fn speech(
@@ -87,7 +114,7 @@ impl Made {
         let mut engines: Vec<Arc<dyn SpeechToText>> = Vec::new();
         for name in config.speech_engines() {
             engines.push(match name {
-                "deepgram" => services::deepgram(config, self.service("deepgram", config, clock))?,
+                "deepgram" => self.deepgram(config, supervisor, clock)?,
                 "wyoming" => services::wyoming(config, self.service("wyoming", config, clock))?,
                 "openai" => {
                     services::openai_speech(config, self.service("openai_speech", config, clock))?
@@ -199,7 +226,7 @@ pub fn speech_engine(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn
     if config.speech_engines() == ["whisper"] {
         on_this_machine(config, ModelKind::Stt, &config.stt.model)?;
     }
-    let mut made = Made { services: Vec::new(), processes: Vec::new() };
+    let mut made = Made::default();
     made.speech(config, &Gate::new(false), supervisor, &Clock::system())
 }
 
@@ -212,7 +239,7 @@ pub fn embedder(config: &Config, supervisor: &Supervisor) -> Result<Arc<dyn Embe
     if config.embed.engine == "llama" {
         on_this_machine(config, ModelKind::Embed, &config.embed.model)?;
     }
-    let mut made = Made { services: Vec::new(), processes: Vec::new() };
+    let mut made = Made::default();
     made.embedder(config, supervisor, &Clock::system())
 }
 

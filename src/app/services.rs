@@ -53,9 +53,9 @@ fn deepgram_http(total: Duration, config: &Config) -> Result<Http> {
     Http::new("deepgram", &at.url, ("Token", &at.api_key), total, &config.remote)
 }
 
-pub(super) fn deepgram(config: &Config, service: Arc<Service>) -> Result<Arc<dyn SpeechToText>> {
+pub(super) fn deepgram(config: &Config, service: Arc<Service>) -> Result<Deepgram> {
     let http = deepgram_http(config.stt.deadline.get(), config)?;
-    Ok(Arc::new(Deepgram::new(service, http, &config.deepgram.model, language(config))))
+    Ok(Deepgram::new(service, http, &config.deepgram.model, language(config)))
 }
 
 pub(super) fn wyoming(config: &Config, service: Arc<Service>) -> Result<Arc<dyn SpeechToText>> {

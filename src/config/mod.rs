@@ -410,6 +410,9 @@ section!(
         url: String = "https://api.deepgram.com".into(),
         /// Model.
         model: String = "nova-3".into(),
+        /// Whether conversations are sent while they are recorded, so that words are
+        /// there as they are said, and not a window of speech at a time.
+        live: bool = false,
     }
 );
 

@@ -175,7 +175,8 @@ async fn recognise(
         if answers.is_closed() {
             return;
         }
-        let speech = Speech { samples, lane: Lane::Interactive, language: language.clone() };
+        let speech =
+            Speech { samples, lane: Lane::Interactive, language: language.clone(), place: None };
         let mut heard = stt.transcribe(speech.clone()).await;
         // An engine that died is started again at once.
         if heard.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {

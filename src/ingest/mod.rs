@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
@@ -19,6 +20,7 @@ use crate::jobs::load::Load;
 use crate::pipeline::reconcile::LiveConversations;
 use crate::recording::Recordings;
 use crate::store::Store;
+use crate::stt::live::{Listener, Partial};
 use crate::supervisor::Supervisor;
 
 mod asr;
@@ -51,10 +53,12 @@ pub struct Ingest {
     clients: Clients,
     open: Mutex<HashSet<ConversationId>>,
     load: Load,
+    listener: Option<Arc<dyn Listener>>,
 }
 
 impl Ingest {
-    /// Ingest into `store` and `recordings`; `wake` is told of each new job.
+    /// Ingest into `store` and `recordings`; `wake` is told of each new job, and
+    /// the `listener`, if there is one, of each conversation.
     pub fn new(
         store: Arc<dyn Store>,
         recordings: Recordings,
@@ -62,6 +66,7 @@ impl Ingest {
         clock: Clock,
         config: Arc<Config>,
         supervisor: Supervisor,
+        listener: Option<Arc<dyn Listener>>,
     ) -> Arc<Self> {
         let (clients, open) = (Clients::default(), Mutex::default());
         Arc::new(Self {
@@ -74,6 +79,7 @@ impl Ingest {
             clients,
             open,
             load: Load::default(),
+            listener,
         })
     }
 
@@ -86,6 +92,12 @@ impl Ingest {
     /// sweep leaves it alone then.
     pub fn is_open(&self, id: &ConversationId) -> bool {
         self.open_ids().contains(id)
+    }
+
+    /// What is understood of that conversation from now on; none when nobody
+    /// listens to it.
+    pub fn hear(&self, id: &ConversationId) -> Option<broadcast::Receiver<Partial>> {
+        self.listener.as_ref()?.subscribe(id)
     }
 
     /// Whether anything is being recorded.

@@ -13,6 +13,7 @@ use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_R
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;
 use crate::recording::{Format, Recorder, Recordings};
+use crate::stt::live::Listening;
 
 /// Pauses between attempts at the store: about six seconds in all, which a
 /// device's send buffer bridges.
@@ -26,6 +27,8 @@ const WINDOW_RETRY: u64 = 5 * SAMPLE_RATE as u64;
 pub(super) struct Open {
     listed: Listed,
     recorder: Recorder,
+    /// Whoever hears it while it is recorded.
+    listening: Option<Listening>,
     /// Windows that are cut and not in the store yet.
     pending: Vec<NewWindow>,
     /// When, in samples, to try those again.
@@ -79,10 +82,12 @@ impl Open {
                 return Err(error);
             }
         };
+        let listener = ingest.listener.as_ref();
+        let listening = listener.map(|l| l.listen(&conversation.id, &conversation.audio_path));
         let current = CurrentConversation { id: conversation.id, started_at, windows: 0 };
         tracing::info!(client = %client.id(), conversation = %current.id, "conversation opened");
         client.begin(current);
-        Ok(Self { listed, recorder, pending: Vec::new(), retry_at: 0 })
+        Ok(Self { listed, recorder, listening, pending: Vec::new(), retry_at: 0 })
     }
 
     /// What it records.
@@ -162,10 +167,13 @@ impl Open {
 
     /// Ends the conversation: its file, then its row with the `last` windows.
     pub(super) async fn close(self, last: Vec<NewWindow>, reason: CloseReason) {
-        let Self { listed, recorder, mut pending, .. } = self;
+        let Self { listed, recorder, listening, mut pending, .. } = self;
         listed.client.conversation().take();
         pending.extend(last);
         let (samples, error) = recorder.close().await;
+        if let Some(listening) = listening {
+            listening.closed(samples);
+        }
         match error {
             None => listed.close_row(samples, &pending, reason).await,
             // It may have come to disk all the same: the sweep goes by the file.

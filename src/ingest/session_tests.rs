@@ -50,6 +50,7 @@ pub(in crate::ingest) fn bench(clock: Clock, change: impl FnOnce(&mut Config)) -
         clock.clone(),
         Arc::new(config),
         supervisor.clone(),
+        None,
     );
     Bench { ingest, store, supervisor, clock, _dir: dir }
 }

@@ -47,7 +47,7 @@ pub async fn transcribe_file(
         (reading, windows, more) = blocking(move || reading.advance()).await?;
         for Window { spans, samples } in windows {
             let language = language.map(str::to_owned);
-            let speech = Speech { samples, lane: Lane::Interactive, language };
+            let speech = Speech { samples, lane: Lane::Interactive, language, place: None };
             let part = engine.transcribe(speech).await?;
             whole.language = whole.language.or(part.language);
             whole.engine = part.engine.or(whole.engine);

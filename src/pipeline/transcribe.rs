@@ -15,6 +15,7 @@ use crate::jobs::load::Load;
 use crate::jobs::worker::Handler;
 use crate::recording::Recordings;
 use crate::store::Store;
+use crate::stt::live::Place;
 use crate::stt::{Speech, SpeechToText};
 
 /// Does [`JobKind::Transcribe`].
@@ -68,7 +69,9 @@ impl Handler for Transcribe {
         } else {
             let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
             let length = samples.len() as u64;
-            let speech = Speech { samples, lane: job.lane, language: None };
+            let (conversation, spans) = (conversation.id, window.spans.clone());
+            let place = Some(Place { conversation, spans });
+            let speech = Speech { samples, lane: job.lane, language: None, place };
             planned::before("asking the speech engine")?;
             let started = self.clock.monotonic();
             let transcript = self.stt.transcribe(speech).await?;

@@ -3,11 +3,18 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, Upgraded};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::Fault;
 use crate::base::error::{Context, Error, Kind, Result};
@@ -23,6 +30,9 @@ const MAX_TOLD: usize = 300;
 /// Refusals of a request that may be over in a moment.
 const PASSING: [StatusCode; 3] =
     [StatusCode::REQUEST_TIMEOUT, StatusCode::CONFLICT, StatusCode::TOO_MANY_REQUESTS];
+
+/// An open WebSocket.
+pub type Socket = WebSocketStream<Upgraded>;
 
 /// One server, and how to show who asks.
 #[derive(Clone, Debug)]
@@ -91,6 +101,39 @@ impl Http {
             let message = format!("{} answers something else than it should", self.name);
             Fault::Passing(Error::new(Kind::Unavailable, message).with_source(error), None)
         })
+    }
+
+    /// Opens a WebSocket at `path` (RFC 6455), with `query` behind it.
+    ///
+    /// # Errors
+    /// As [`Http::json`].
+    pub async fn web_socket(&self, path: &str, query: &[(&str, &str)]) -> Result<Socket, Fault> {
+        let key = generate_key();
+        let request = self
+            .request(Method::GET, path)
+            .query(query)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, &key);
+        let response = request.send().await.map_err(|error| self.broken(error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(match response.status().is_success() {
+                true => Fault::passing(format!("{} does not open a WebSocket", self.name)),
+                false => self.refusal(response).await,
+            });
+        }
+        let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
+        if accepted
+            .is_none_or(|value| value.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes())
+        {
+            return Err(Fault::passing(format!("{} opens another WebSocket", self.name)));
+        }
+        let stream = response.upgrade().await.map_err(|error| self.broken(error))?;
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(MAX_LINE))
+            .max_frame_size(Some(MAX_LINE));
+        Ok(WebSocketStream::from_raw_socket(stream, Role::Client, Some(limits)).await)
     }
 
     /// Gives each line of the answer to `each` as it comes, until that is false

@@ -97,7 +97,8 @@ mod tests {
         let (first, second) = (engine("first"), engine("second"));
         let failover = Failover::new(vec![first.clone(), second.clone()]);
         let ask = async || {
-            let speech = Speech { samples: Vec::new(), lane: Lane::Live, language: None };
+            let speech =
+                Speech { samples: Vec::new(), lane: Lane::Live, language: None, place: None };
             let heard = failover.transcribe(speech).await;
             heard.map(|heard| heard.engine.unwrap()).map_err(|error| error.kind())
         };

@@ -8,6 +8,7 @@ use crate::domain::transcript::Transcript;
 
 pub mod deepgram;
 pub mod failover;
+pub mod live;
 pub mod openai;
 pub mod whisper;
 pub mod wyoming;
@@ -34,6 +35,8 @@ pub struct Speech {
     /// The language spoken, as an ISO 639-1 code; none: the one the engine is
     /// configured for.
     pub language: Option<String>,
+    /// Where it was recorded, for an engine that may have listened.
+    pub place: Option<live::Place>,
 }
 
 /// An engine that turns speech into text.

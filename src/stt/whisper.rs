@@ -53,7 +53,7 @@ impl SpeechToText for WhisperEngine {
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
-        let Speech { samples, lane, language } = speech;
+        let Speech { samples, lane, language, .. } = speech;
         let _permit = self.gate.enter(lane, &self.engine).await;
         let ask = async |link: &mut Link| link.transcribe(&samples, language.as_deref()).await;
         let heard = self.engine.call(self.deadline, ask).await?.transcript;

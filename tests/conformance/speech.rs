@@ -24,7 +24,7 @@ use crate::harness::{speech, wer};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn of(samples: Vec<i16>) -> Speech {
-    Speech { samples, lane: Lane::Live, language: Some("en".into()) }
+    Speech { samples, lane: Lane::Live, language: Some("en".into()), place: None }
 }
 
 /// Every word lies in order within `seconds`.

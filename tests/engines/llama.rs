@@ -143,7 +143,7 @@ async fn a_small_machine_never_holds_both_models() {
     let listen = async || {
         let samples = super::speech("jfk.wav");
         whisper
-            .transcribe(Speech { samples, lane: Lane::Live, language: None })
+            .transcribe(Speech { samples, lane: Lane::Live, language: None, place: None })
             .await
             .expect("a transcript");
     };

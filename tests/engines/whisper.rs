@@ -18,7 +18,7 @@ fn whisper(model: &str, language: &str) -> (WhisperEngine, Supervisor) {
 
 async fn heard(engine: &WhisperEngine, samples: Vec<i16>) -> Transcript {
     engine
-        .transcribe(Speech { samples, lane: Lane::Live, language: None })
+        .transcribe(Speech { samples, lane: Lane::Live, language: None, place: None })
         .await
         .expect("a transcript")
 }
@@ -63,8 +63,12 @@ async fn the_languages_it_claims_are_those_of_the_model() {
     let mut known = info.asr[0].models[0].languages.clone();
     known.sort_unstable();
     assert_eq!(known, engine.languages());
-    let speech =
-        Speech { samples: speech("jfk.wav"), lane: Lane::Live, language: Some("en".into()) };
+    let speech = Speech {
+        samples: speech("jfk.wav"),
+        lane: Lane::Live,
+        language: Some("en".into()),
+        place: None,
+    };
     assert_eq!(plain(&engine.transcribe(speech).await.expect("a transcript").text()), JFK);
 }
 
@@ -142,10 +146,11 @@ async fn speech_in_noise_is_speech() {
 #[tokio::test]
 async fn what_cannot_be_transcribed_is_refused() {
     let (engine, _supervisor) = whisper("ggml-tiny.bin", "en");
-    let speech = Speech { samples: vec![0; 16_000 * 61], lane: Lane::Live, language: None };
+    let speech =
+        Speech { samples: vec![0; 16_000 * 61], lane: Lane::Live, language: None, place: None };
     assert_eq!(engine.transcribe(speech).await.expect_err("too long").kind(), Kind::BadInput);
     let (engine, _supervisor) = whisper("ggml-tiny.bin", "klingon");
-    let speech = Speech { samples: vec![0; 16_000], lane: Lane::Live, language: None };
+    let speech = Speech { samples: vec![0; 16_000], lane: Lane::Live, language: None, place: None };
     let error = engine.transcribe(speech).await.expect_err("no such language");
     assert!(error.message().contains("unknown language `klingon`"), "{}", error.message());
 }
@@ -162,8 +167,12 @@ async fn a_killed_engine_costs_one_request() {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
     };
     let samples = speech("jfk.wav");
-    let request =
-        engine.transcribe(Speech { samples: samples.clone(), lane: Lane::Live, language: None });
+    let request = engine.transcribe(Speech {
+        samples: samples.clone(),
+        lane: Lane::Live,
+        language: None,
+        place: None,
+    });
     let (outcome, ()) = tokio::join!(request, kill);
     let error = outcome.expect_err("it was killed");
     assert_eq!(error.kind(), Kind::Unavailable);

@@ -1,9 +1,10 @@
 """Checks the stand-in for Deepgram with Deepgram's own client: deepgram_client.py PORT KEY AUDIO.
 
-Prints what was heard.
+Prints what was heard of the file, and what of the same as a stream.
 """
 
 import sys
+import wave
 
 from deepgram import DeepgramClient
 from deepgram.core.api_error import ApiError
@@ -53,3 +54,27 @@ refused(401, lambda: listen(client("wrong"), file))
 refused(400, lambda: listen(dg, file, model="nova-0"))
 refused(400, lambda: listen(dg, b"not audio"))
 print(best.transcript)
+
+with wave.open(audio) as source:
+    samples = source.readframes(source.getnframes())
+options = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16000, "language": "en"}
+finals, partials, end = [], 0, None
+with dg.listen.v1.connect(punctuate="true", interim_results="true", **options) as socket:
+    for start in range(0, len(samples), 8000):
+        socket.send_media(samples[start : start + 8000])
+    socket.send_keep_alive()
+    socket.send_close_stream()
+    for message in socket:
+        end = message.type
+        if message.type != "Results":
+            continue
+        best = message.channel.alternatives[0]
+        if message.is_final:
+            assert abs(message.start - sum(length for length, _ in finals)) < 0.01, message
+            finals.append((message.duration, best.transcript))
+            assert all(message.start <= word.start <= message.start + message.duration + 0.5 for word in best.words)
+        else:
+            partials += 1
+assert end == "Metadata" and partials > 0, (end, partials)
+assert abs(sum(length for length, _ in finals) - 11) < 0.1, finals
+print(" ".join(text for _, text in finals if text))

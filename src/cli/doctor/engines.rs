@@ -57,7 +57,7 @@ async fn speech(patient: &Patient, supervisor: &Supervisor) -> Result<String> {
         .filter_map(|bytes| bytes.try_into().ok().map(i16::from_le_bytes))
         .collect();
     let language = engine.languages().contains(&"en").then(|| "en".to_owned());
-    let speech = Speech { samples, lane: Lane::Interactive, language };
+    let speech = Speech { samples, lane: Lane::Interactive, language, place: None };
     let text = engine.transcribe(speech).await?.text();
     if text.to_lowercase().contains(WORD) {
         return Ok(format!("{} heard \u{201c}{}\u{201d}", engine.name(), text.trim()));

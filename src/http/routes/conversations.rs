@@ -1,6 +1,7 @@
 //! Conversations with their transcripts.
 
 mod change;
+mod live;
 mod view;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(cropped))
         .routes(routes!(versions))
         .merge(change::routes())
+        .merge(live::routes())
 }
 
 /// Conversations, newest first.

@@ -174,6 +174,7 @@ impl World {
             clock.clone(),
             config.clone(),
             supervisor.clone(),
+            None,
         );
         let (llm, embedder) = (Arc::new(Parrot::default()), Arc::new(FirstAxis));
         let recall = Recall::new(store.clone(), index.clone(), embedder.clone());

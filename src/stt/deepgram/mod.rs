@@ -1,5 +1,9 @@
 //! Speech to text by Deepgram, a recording at a time:
-//! <https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded>.
+//! <https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded>,
+//! or while it is being said ([`live`]).
+
+mod heard;
+mod live;
 
 use std::sync::Arc;
 
@@ -9,23 +13,28 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
+use live::Live;
+
 use super::{LANGUAGES, Speech, SpeechToText};
 use crate::audio::wav;
 use crate::base::error::Result;
 use crate::domain::transcript::{Segment, Transcript, Word};
+use crate::recording::Recordings;
 use crate::remote::Service;
 use crate::remote::http::Http;
+use crate::supervisor::Supervisor;
 
 /// A silence between two words, in seconds, that ends a segment.
 const PAUSE: f64 = 1.0;
 
-/// Deepgram.
-#[derive(Debug)]
+/// Deepgram. Cheap to clone.
+#[derive(Clone)]
 pub struct Deepgram {
     service: Arc<Service>,
     http: Http,
     model: String,
     language: Option<String>,
+    live: Option<Live>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +63,7 @@ struct Alternative {
     languages: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct HeardWord {
     word: String,
     #[serde(default)]
@@ -71,7 +80,26 @@ impl Deepgram {
     /// is spoken unless a request names another.
     pub fn new(service: Arc<Service>, http: Http, model: &str, language: Option<&str>) -> Self {
         let (model, language) = (model.to_owned(), language.map(str::to_owned));
-        Self { service, http, model, language }
+        Self { service, http, model, language, live: None }
+    }
+
+    /// The same, which also hears what is being recorded in `recordings`.
+    #[must_use]
+    pub fn listening(self, recordings: Recordings, supervisor: Supervisor) -> Self {
+        Self { live: Some(Live::new(recordings, supervisor)), ..self }
+    }
+
+    /// What it is asked for; the `language` that a request names comes first.
+    fn asked<'a>(&'a self, language: Option<&'a str>) -> [(&'static str, &'a str); 5] {
+        // `multi` is any of the languages that the model knows, mixed or not.
+        let language = language.or(self.language.as_deref()).unwrap_or("multi");
+        [
+            ("model", self.model.as_str()),
+            ("language", language),
+            ("smart_format", "true"),
+            ("punctuate", "true"),
+            ("diarize", "true"),
+        ]
     }
 }
 
@@ -93,16 +121,13 @@ impl SpeechToText for Deepgram {
         if speech.samples.is_empty() {
             return Ok(Transcript::default());
         }
+        if let (Some(live), Some(place)) = (&self.live, &speech.place)
+            && let Some(heard) = live.heard.transcript(place).await
+        {
+            return Ok(Transcript { engine: Some(format!("{} (live)", self.name())), ..heard });
+        }
         let file = Bytes::from(wav::file(&speech.samples));
-        // `multi` is any of the languages that the model knows, mixed or not.
-        let language = speech.language.as_deref().or(self.language.as_deref()).unwrap_or("multi");
-        let asked = [
-            ("model", self.model.as_str()),
-            ("language", language),
-            ("smart_format", "true"),
-            ("punctuate", "true"),
-            ("diarize", "true"),
-        ];
+        let asked = self.asked(speech.language.as_deref());
         let listen = || {
             let request = self.http.request(Method::POST, "/v1/listen").query(&asked);
             self.http.json(request.header(CONTENT_TYPE, "audio/wav").body(file.clone()))
