@@ -19,6 +19,8 @@ use crate::base::system;
 use crate::config::{Config, Wyoming};
 use crate::discovery::{self, Service};
 use crate::domain::finding::Finding;
+use crate::graph::Graph;
+use crate::graph::sqlite::SqliteGraph;
 use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap, setup};
@@ -41,6 +43,7 @@ use crate::pipeline::import::Import;
 use crate::pipeline::learn::Learner;
 use crate::pipeline::recall::Recall;
 use crate::pipeline::reconcile::{Start, Sweep};
+use crate::pipeline::relate::Relate;
 use crate::pipeline::remember::Remember;
 use crate::pipeline::retention::Retention;
 use crate::pipeline::schedule::Schedule;
@@ -188,6 +191,12 @@ impl App {
             &clock,
         );
 
+        let graph: Arc<dyn Graph> = Arc::new(SqliteGraph::new(&sqlite));
+        if config.graph.enabled {
+            let relate =
+                Relate::new(graph.clone(), engines.llm.clone(), config.jobs.retry_pause.get());
+            keep_graph(relate, &wake, &supervisor);
+        }
         if index_service.is_some() {
             index::keep(&index, &wake, &supervisor);
         }
@@ -257,6 +266,7 @@ impl App {
                 clock.clone(),
             ),
             recall,
+            graph,
             auth: Auth::new(store.clone(), clock.clone(), &config).await?,
             deletion: Deletion::new(
                 store.clone(),
@@ -449,6 +459,21 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
+}
+
+/// Has memories read for who and what they speak of.
+fn keep_graph(relate: Relate, wake: &Wake, supervisor: &Supervisor) {
+    let (relate, wake) = (Arc::new(relate), wake.clone());
+    supervisor.service("graph", move |stop| {
+        let (relate, wake) = (relate.clone(), wake.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = relate.run(&wake) => {}
+            }
+            Ok(())
+        }
+    });
 }
 
 /// Has the models that are missing fetched; what waits for one is done once it

@@ -15,7 +15,7 @@
 //! | top | `cli`, `app` | everything |
 //! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
 //! | core | `upkeep`, `pipeline`, `jobs` | ports and below |
-//! | ports | `stt`, `llm`, `embed`, `store`, `index` | foundation |
+//! | ports | `stt`, `llm`, `embed`, `store`, `index`, `graph` | foundation |
 //! | foundation | `models`, `engine`, `remote`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
 //!
 //! # Invariants
@@ -45,6 +45,7 @@ pub mod discovery;
 pub mod domain;
 pub mod embed;
 pub mod engine;
+pub mod graph;
 pub mod http;
 pub mod index;
 pub mod ingest;

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["ingest", "http", "discovery", "systemd"],
     &["upkeep", "pipeline", "jobs"],
-    &["stt", "llm", "embed", "store", "index"],
+    &["stt", "llm", "embed", "store", "index", "graph"],
     &["models", "engine", "remote"],
     &["recording", "wyoming", "audio"],
     &["supervisor"],
@@ -34,6 +34,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("embed", "ollama"),
     ("embed", "openai"),
     ("store", "sqlite"),
+    ("graph", "sqlite"),
     ("index", "qdrant"),
     ("index", "sqlite_vec"),
 ];

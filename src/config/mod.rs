@@ -73,6 +73,8 @@ pub struct Config {
     pub remote: Remote,
     /// What is remembered.
     pub memory: Memory,
+    /// Who and what memories speak of.
+    pub graph: Graph,
     /// The processes that run models.
     pub engines: Engines,
     /// Model files.
@@ -502,6 +504,16 @@ section!(
         /// Time one conversation may take up the language model with comparing what
         /// is new with what is known; the rest is then kept as it is.
         deadline: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// Who and what memories speak of.
+    Graph {
+        /// Read memories for people, places and things and how they are related.
+        /// It takes an answer of the language model for every few memories; those
+        /// from before it was switched on are read too.
+        enabled: bool = false,
     }
 );
 

@@ -64,6 +64,12 @@ string_id!(
     ChatId
 );
 
+string_id!(
+    /// Somebody or something that memories speak of: 32 hex digits, the same each
+    /// time for the same name and user.
+    EntityId
+);
+
 /// The number of a transcription window, unique in one store.
 pub type WindowId = i64;
 /// The number of a job, unique in one store.

@@ -4,6 +4,7 @@ pub mod chat;
 pub mod conversation;
 pub mod coverage;
 pub mod finding;
+pub mod graph;
 pub mod ids;
 pub mod job;
 pub mod memory;

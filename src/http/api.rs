@@ -16,6 +16,7 @@ use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::user::User;
 use crate::domain::version::Details;
 use crate::engine::process::Engine;
+use crate::graph::Graph;
 use crate::ingest::Ingest;
 use crate::jobs::Wake;
 use crate::models::Supply;
@@ -35,6 +36,8 @@ pub struct Api {
     pub deletion: Deletion,
     /// Search over memories.
     pub recall: Recall,
+    /// Who and what memories speak of.
+    pub graph: Arc<dyn Graph>,
     /// Talks about memories.
     pub assistant: Assistant,
     /// The devices that are connected, and audio from them.

@@ -59,6 +59,19 @@ impl Ground {
         quote.len() > 2 && self.said.contains(&quote)
     }
 
+    /// Whether each of `parts` was said, word for word, one after the other.
+    pub fn contains_in_turn(&self, parts: &[&str]) -> bool {
+        let mut rest = self.said.as_str();
+        parts.iter().all(|part| {
+            let part = in_order(part);
+            let found = rest.find(&part).filter(|_| part.len() > 2);
+            // The space behind it is the one before what comes next.
+            let after = found.and_then(|at| rest.get(at + part.len() - 1..));
+            rest = after.unwrap_or_default();
+            after.is_some()
+        })
+    }
+
     /// Whether `fact` says only what the transcript says. A fact without a
     /// single content word says nothing and is refused.
     pub fn supports(&self, fact: &str) -> bool {
@@ -79,6 +92,13 @@ impl Ground {
         }
         content > 0 && found as f64 >= MIN_SHARE * content as f64
     }
+}
+
+/// Whether `text` names somebody or something, and does not only point at it:
+/// `Berlin`, not `there`. The speaker has no other name.
+pub fn is_a_name(text: &str) -> bool {
+    words(text)
+        .any(|word| word.lower == "speaker" || !FUNCTION_WORDS.contains(&word.lower.as_str()))
 }
 
 /// Whether `text` denies something.
@@ -220,6 +240,16 @@ mod tests {
         ] {
             assert!(ground.supports(fact), "{fact}");
         }
+    }
+
+    #[test]
+    fn words_that_join_others_stand_between_them() {
+        let ground = Ground::new("Ann's dog lives in Bern, Ann in Rome.");
+        assert!(ground.contains_in_turn(&["ann", "dog", "Bern"]));
+        assert!(ground.contains_in_turn(&["Ann", "in", "Rome"]));
+        assert!(!ground.contains_in_turn(&["Bern", "lives in", "Ann"]));
+        assert!(!ground.contains_in_turn(&["Ann", "Ann", "Ann"]));
+        assert!(!ground.contains_in_turn(&["Ann", "", "Bern"]));
     }
 
     #[test]

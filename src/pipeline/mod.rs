@@ -6,6 +6,9 @@
 //! window ─► transcribe ─┐
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
+//!
+//! Memories, whoever made them, are read into the graph in the background
+//! ([`relate`]).
 
 pub mod archive;
 pub mod chat;
@@ -21,6 +24,7 @@ pub mod learn;
 pub mod prompts;
 pub mod recall;
 pub mod reconcile;
+pub mod relate;
 pub mod remember;
 pub mod retention;
 pub mod schedule;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::base::error::{Context, Kind, Result};
 use crate::domain::chat::ChatRole;
+use crate::domain::graph::{EntityKind, Sighting, Statement};
 use crate::domain::job::Lane;
 use crate::domain::memory::MemoryEvent;
 use crate::llm::{Generate, Message, Role};
@@ -136,6 +137,85 @@ pub fn decide(fact: &str, known: &[&str], lane: Lane) -> Generate {
     request(DECIDE_RULE, &examples, question, schema, 48, lane)
 }
 
+// The engine's grammar has the keys of an object in alphabetical order: here that
+// is the order in which a sentence has them.
+const RELATE_RULE: &str = "You list who and what a few sentences speak of, and how they are related.
+entities: names of people, places, organizations, events and things, copied from the sentences. \
+The person talking is \"speaker\".
+relations: two names of one sentence in the order in which it has them (first, second), and the words that stand \
+between them and join them (link), copied from it. Leave out what no sentence says.";
+
+const RELATE_EXAMPLES: [(&str, &str); 2] = [
+    (
+        "The speaker's brother Max moved to Berlin on March 3rd.\nMax works for Siemens.",
+        r#"{"entities":[{"name":"speaker","type":"person"},{"name":"Max","type":"person"},{"name":"Berlin","type":"place"},{"name":"Siemens","type":"organization"}],"relations":[{"first":"speaker","link":"brother","second":"Max"},{"first":"Max","link":"moved to","second":"Berlin"},{"first":"Max","link":"works for","second":"Siemens"}]}"#,
+    ),
+    ("Never sign what you have not read.", r#"{"entities":[],"relations":[]}"#),
+];
+
+/// Asks for what the sentences `texts` speak of.
+pub fn relate(texts: &[&str], lane: Lane) -> Generate {
+    let text = |longest: u32| json!({"type": "string", "minLength": 1, "maxLength": longest});
+    let list = |most: u32, properties: Value, required: &[&str]| {
+        json!({
+            "type": "array",
+            "maxItems": most,
+            "items": {
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": false,
+            },
+        })
+    };
+    let kinds = EntityKind::ALL.map(EntityKind::as_str);
+    let entity = json!({"name": text(48), "type": {"type": "string", "enum": kinds}});
+    let relation = json!({"first": text(48), "link": text(32), "second": text(48)});
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "entities": list(12, entity, &["name", "type"]),
+            "relations": list(8, relation, &["first", "link", "second"]),
+        },
+        "required": ["entities", "relations"],
+        "additionalProperties": false,
+    });
+    let examples = RELATE_EXAMPLES.map(|(said, answer)| (said.to_owned(), answer));
+    request(RELATE_RULE, &examples, texts.join("\n"), schema, 800, lane)
+}
+
+/// The entities and relations in an answer to [`relate`].
+///
+/// # Errors
+/// `Internal` when the answer is not of the schema's form.
+pub fn read_relations(answer: &str) -> Result<(Vec<Sighting>, Vec<Statement>)> {
+    #[derive(Deserialize)]
+    struct Related {
+        entities: Vec<Named>,
+        relations: Vec<Link>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+        r#type: EntityKind,
+    }
+    #[derive(Deserialize)]
+    struct Link {
+        first: String,
+        link: String,
+        second: String,
+    }
+    let related: Related = serde_json::from_str(answer)
+        .context(Kind::Internal, "the language model's answer is not a list of relations")?;
+    let sighting = |seen: Named| Sighting { name: seen.name, kind: seen.r#type };
+    let statement =
+        |said: Link| Statement { subject: said.first, predicate: said.link, object: said.second };
+    Ok((
+        related.entities.into_iter().map(sighting).collect(),
+        related.relations.into_iter().map(statement).collect(),
+    ))
+}
+
 const CHAT_RULE: &str = "You talk with the person whose memories are listed. \
 Answer from these memories and from what was said in this talk, in one to three sentences, as \"you\". \
 If they do not hold the answer, say that you do not know. Never make anything up.";
@@ -255,6 +335,9 @@ mod tests {
         }
         for (_, answer) in DECIDE_EXAMPLES {
             read_decision(answer).unwrap();
+        }
+        for (_, answer) in RELATE_EXAMPLES {
+            read_relations(answer).unwrap();
         }
     }
 

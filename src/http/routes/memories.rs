@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::view::{MemoryEntry, MemoryMetadata, entry, metadata};
+pub(super) use self::view::{MemoryEntry, entry};
+use self::view::{MemoryMetadata, metadata};
 use super::debug::compression_ratio;
 use crate::domain::ids::{ClientId, ConversationId, MemoryId, UserId};
 use crate::domain::memory::Memory;

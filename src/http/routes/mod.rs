@@ -7,6 +7,7 @@ mod conversations;
 mod coverage;
 mod debug;
 mod front;
+mod graph;
 mod login;
 mod memories;
 mod metrics;
@@ -55,6 +56,7 @@ fn resources() -> Vec<OpenApiRouter<Arc<Api>>> {
         conversations::routes(),
         coverage::routes(),
         memories::routes(),
+        graph::routes(),
         debug::routes(),
         chat::routes(),
         audio::routes(),

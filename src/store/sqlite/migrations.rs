@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0006.sql"),
     include_str!("migrations/0007.sql"),
     include_str!("migrations/0008.sql"),
+    include_str!("migrations/0009.sql"),
 ];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.
@@ -156,6 +157,14 @@ mod tests {
                 8,
                 "insert into memory_follower values (1, 'an index');
                  insert into memory_news (memory_id) values ('gone');",
+            ),
+            (
+                9,
+                "insert into entities values ('e', 'u', 'berlin', 'Berlin', 'place'),
+                                             ('f', 'u', 'max', 'Max', 'person');
+                 insert into mentions values ('m', 'e'), ('m', 'f');
+                 insert into relations (memory_id, subject_id, predicate, object_id)
+                 values ('m', 'f', 'lives in', 'e');",
             ),
         ];
         for (since, more) in later {

@@ -11,6 +11,7 @@ mod copies;
 mod deletions;
 mod error;
 mod file;
+pub(crate) mod graph;
 mod job_list;
 mod jobs;
 mod memories;

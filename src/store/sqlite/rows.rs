@@ -9,7 +9,8 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Context, Kind, Result};
 use crate::domain::chat::{Chat, ChatMessage, ChatRole};
 use crate::domain::conversation::{CloseReason, Conversation, Progress, Window, WindowState};
-use crate::domain::ids::{ChatId, ClientId, ConversationId, MemoryId, UserId};
+use crate::domain::graph::{Entity, EntityKind};
+use crate::domain::ids::{ChatId, ClientId, ConversationId, EntityId, MemoryId, UserId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
 use crate::domain::upload::{Upload, UploadJob, UploadState};
@@ -252,6 +253,17 @@ pub(super) fn memory(row: &Row<'_>) -> Read<Memory> {
         prompt_version: row.get("prompt_version")?,
         created_at: timestamp(row, "created_at")?,
         updated_at: timestamp(row, "updated_at")?,
+    })
+}
+
+pub(super) fn entity(row: &Row<'_>) -> Read<Entity> {
+    Ok(Entity {
+        id: EntityId::from_text(text(row, "id")?),
+        user_id: UserId::from_text(text(row, "user_id")?),
+        name: row.get("name")?,
+        kind: name(row, "kind", EntityKind::from_name)?,
+        first_seen: timestamp(row, "first_seen")?,
+        last_seen: timestamp(row, "last_seen")?,
     })
 }
 

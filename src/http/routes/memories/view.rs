@@ -10,7 +10,7 @@ use crate::domain::memory::Memory;
 
 /// A memory.
 #[derive(Clone, Serialize, ToSchema)]
-pub(super) struct MemoryEntry {
+pub(in crate::http::routes) struct MemoryEntry {
     id: MemoryId,
     /// The fact, one sentence.
     memory: String,
@@ -50,7 +50,11 @@ pub(super) struct MemoryMetadata {
 }
 
 /// `memory`, of the user with that address.
-pub(super) fn entry(memory: Memory, user_email: &str, score: Option<f32>) -> MemoryEntry {
+pub(in crate::http::routes) fn entry(
+    memory: Memory,
+    user_email: &str,
+    score: Option<f32>,
+) -> MemoryEntry {
     MemoryEntry {
         id: memory.id.clone(),
         hash: hash(&memory.text),

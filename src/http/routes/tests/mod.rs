@@ -5,6 +5,7 @@ mod chat;
 mod conversations;
 mod debug;
 mod front;
+mod graph;
 mod login;
 mod memories;
 mod queue;
@@ -34,6 +35,7 @@ use crate::config::{Config, Interval};
 use crate::domain::transcript::Transcript;
 use crate::domain::user::User;
 use crate::embed::Embedder;
+use crate::graph::sqlite::SqliteGraph;
 use crate::http::api::Api;
 use crate::http::auth::password::Passwords;
 use crate::http::auth::{Auth, NewUser, add_user};
@@ -197,6 +199,7 @@ impl World {
                 clock.clone(),
             ),
             recall,
+            graph: Arc::new(SqliteGraph::new(&fixture.store)),
             auth: Auth::new(store.clone(), clock.clone(), &config).await.unwrap(),
             deletion: Deletion::new(
                 store.clone(),
