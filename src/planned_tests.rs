@@ -39,7 +39,7 @@ use crate::pipeline::remember::Remember;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::{Format, Recordings};
-use crate::store::sqlite::testing::{self, Fixture};
+use crate::store::sqlite::testing;
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::store::{Conversations, Jobs, Memories, Store};
 use crate::stt::{Speech, SpeechToText};
@@ -349,7 +349,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let dir = Fixture::directory();
+        let dir = testing::directory();
         let start = Timestamp::from_millis(1_753_190_000_000);
         // A recording that lost its row, with a torn end and a header from before.
         let client = ClientId::for_device(&testing::user("anna").id, Some("phone"), 1);

@@ -28,6 +28,10 @@ use crate::domain::version::{
 };
 
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 /// All of the store.
 pub trait Store:

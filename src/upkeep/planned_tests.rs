@@ -15,7 +15,7 @@ use crate::base::error::Result;
 use crate::base::planned::{Act, Plan};
 use crate::planned_tests::places;
 use crate::store::Users;
-use crate::store::sqlite::testing::{Fixture, at, user};
+use crate::store::sqlite::testing::{at, directory, user};
 use crate::store::sqlite::{Access, SqliteStore};
 
 /// A state directory and a directory of backups.
@@ -28,7 +28,7 @@ type State = (Vec<String>, BTreeMap<String, Vec<u8>>);
 
 impl World {
     fn new() -> Self {
-        let world = Self { dir: Fixture::directory() };
+        let world = Self { dir: directory() };
         world.write("audio/1_c_a.wav", b"first");
         world.write("audio/1_c_b.wav", b"second");
         world.write("uploads/ab", b"nobody asked for it");
@@ -82,7 +82,7 @@ impl World {
     /// Fails unless every backup there is can be restored whole.
     fn backups_are_whole(&self, walk: &str) {
         for found in backup::backups(&self.backups()).unwrap() {
-            let to = Fixture::directory();
+            let to = directory();
             let clock = Clock::simulated(at(0));
             let state = to.path().join("state");
             std::fs::create_dir(&state).unwrap();

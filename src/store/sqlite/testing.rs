@@ -1,214 +1,81 @@
-//! A store in a directory of its own, with the steps that tests share.
+//! A SQLite store for tests, in a directory of its own.
 
 use std::path::Path;
-use std::time::Duration;
-
-use tempfile::TempDir;
 
 use super::{Access, SqliteStore};
-use crate::base::clock::Timestamp;
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Span, Window};
-use crate::domain::ids::{ClientId, ConversationId, UserId};
-use crate::domain::job::{Job, JobKind, Lane, NewJob, Payload};
-use crate::domain::memory::{Learned, Memory, MemoryChange};
-use crate::domain::transcript::Segment;
-use crate::domain::user::User;
-use crate::domain::version::{Settled, unsettled};
-use crate::store::{Conversations, Jobs, Memories, Users, Versions};
+use crate::domain::job::JobKind;
+use crate::index::Index;
+use crate::index::sqlite_vec::SqliteVecIndex;
+use crate::store::testing::{Rows, Tested};
 
-/// Width of the vectors in these tests.
-pub(crate) const WIDTH: usize = 64;
+pub(crate) use crate::store::testing::{
+    WIDTH, add, at, conversation, directory, unit, user, vector, window,
+};
 
-pub(crate) struct Fixture {
-    pub(crate) store: SqliteStore,
-    pub(crate) dir: TempDir,
-}
+pub(crate) type Fixture = crate::store::testing::Fixture<SqliteStore>;
 
-/// `seconds` after the start of the test.
-pub(crate) fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_millis(1_753_190_000_000).plus(Duration::from_secs(seconds))
-}
-
-pub(crate) fn user(name: &str) -> User {
-    User {
-        id: UserId::from_text(format!("{name:0>24}")),
-        email: format!("{name}@example.com"),
-        password_hash: "$2b$hash".into(),
-        display_name: Some(name.into()),
-        is_active: true,
-        is_superuser: false,
-        is_verified: true,
-        token_epoch: 0,
-        created_at: at(0),
-    }
-}
-
-pub(crate) fn conversation(user: &User) -> Conversation {
-    let id = ConversationId::generate();
-    let client = ClientId::for_device(&user.id, Some("phone"), 1);
-    let name = format!("{id}.wav");
-    Conversation::begin(id, user.id.clone(), client, name, at(1))
-}
-
-pub(crate) fn window(seq: u32) -> NewWindow {
-    let start = u64::from(seq) * 16_000;
-    NewWindow { seq, spans: vec![Span { start, end: start + 16_000 }] }
-}
-
-pub(crate) fn segment(text: &str) -> Segment {
-    Segment {
-        start: 0.5,
-        end: 1.25,
-        text: text.into(),
-        speaker: None,
-        confidence: 0.9,
-        words: vec![],
-    }
-}
-
-/// A unit vector that points mostly along `axis`.
-pub(crate) fn vector(axis: usize) -> Vec<f32> {
-    let mut v: Vec<f32> = (0..WIDTH).map(|i| 0.01 * ((i * 7 + axis) % 5) as f32 - 0.02).collect();
-    v[axis % WIDTH] = 1.0;
-    unit(v)
-}
-
-pub(crate) fn unit(mut v: Vec<f32>) -> Vec<f32> {
-    let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    v.iter_mut().for_each(|x| *x /= norm);
-    v
-}
-
-pub(crate) fn add(text: &str, axis: usize) -> MemoryChange {
-    MemoryChange::Add { text: text.into(), vector: vector(axis) }
-}
-
-/// What a look at a conversation taught: `changes`.
-pub(crate) fn learned(changes: &[MemoryChange]) -> Learned {
-    Learned {
-        changes: changes.to_vec(),
-        title: Some("A title".into()),
-        summary: Some("A summary.".into()),
-        model: "test-llm".into(),
-        prompt_version: "v1".into(),
-    }
+fn open(place: &Path) -> SqliteStore {
+    SqliteStore::open(&place.join("state"), Access::Exclusive).unwrap()
 }
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        let dir = Self::directory();
-        let store = SqliteStore::open(&dir.path().join("state"), Access::Exclusive).unwrap();
+        let dir = directory();
+        let store = open(dir.path());
         Self { store, dir }
-    }
-
-    /// In memory where the system has such a place: each commit is synced.
-    pub(crate) fn directory() -> TempDir {
-        let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        dir.unwrap()
-    }
-
-    /// Closes the store and opens it again, as after a restart.
-    pub(crate) fn reopened(self) -> Self {
-        let Self { store, dir } = self;
-        drop(store);
-        let store = SqliteStore::open(&dir.path().join("state"), Access::Exclusive).unwrap();
-        Self { store, dir }
-    }
-
-    pub(crate) async fn user(&self, name: &str) -> User {
-        let user = user(name);
-        self.store.add_user(&user).await.unwrap();
-        user
-    }
-
-    /// An open conversation of `user`.
-    pub(crate) async fn opened(&self, user: &User) -> ConversationId {
-        let conversation = conversation(user);
-        self.store.open_conversation(&conversation).await.unwrap();
-        conversation.id
-    }
-
-    pub(crate) async fn add_window(&self, id: &ConversationId, seq: u32) {
-        let samples = u64::from(seq + 1) * 16_000;
-        self.store.add_window(id, samples, &window(seq), Lane::Live, at(2)).await.unwrap();
-    }
-
-    pub(crate) async fn close(&self, id: &ConversationId, windows: &[NewWindow]) {
-        self.store
-            .close_conversation(id, 160_000, windows, CloseReason::AudioStop, at(3))
-            .await
-            .unwrap();
-    }
-
-    pub(crate) async fn get(&self, id: &ConversationId) -> Conversation {
-        self.store.conversation(id).await.unwrap().unwrap()
-    }
-
-    pub(crate) async fn windows(&self, id: &ConversationId) -> Vec<Window> {
-        self.store.windows(id).await.unwrap()
-    }
-
-    /// The next job of `kind`, long after everything is due.
-    pub(crate) async fn claim(&self, kind: JobKind) -> Option<Job> {
-        self.store.claim_job(&[kind], Lane::Backlog, "test", at(1_000_000)).await.unwrap()
-    }
-
-    /// Claims the next window and transcribes it as `text`.
-    pub(crate) async fn transcribe(&self, text: &str) {
-        let job = self.claim(JobKind::Transcribe).await.unwrap();
-        let Payload::Window(window) = job.payload else { panic!("{job:?}") };
-        self.store
-            .complete_window(job.lease(), window, &[segment(text)], "test", at(5))
-            .await
-            .unwrap();
-    }
-
-    /// Claims the next finish job and settles its conversation, memory to follow.
-    pub(crate) async fn finish(&self) -> ConversationId {
-        let job = self.claim(JobKind::Finish).await.unwrap();
-        let Payload::Conversation(id) = &job.payload else { panic!("{job:?}") };
-        let versions = self.store.transcript_versions(id).await.unwrap();
-        let next =
-            NewJob { kind: JobKind::Remember, payload: job.payload.clone(), lane: Lane::Live };
-        let settled = Settled {
-            version: unsettled(&versions).unwrap(),
-            transcription: Progress::Completed,
-            memory: Progress::Pending,
-            next: vec![next],
-        };
-        self.store.finish_conversation(job.lease(), id, &settled, at(6)).await.unwrap();
-        id.clone()
-    }
-
-    /// Settles every conversation that can be.
-    pub(crate) async fn finish_all(&self) {
-        let ready = "select count(*) from jobs where kind = 'finish' and state = 'ready'";
-        while self.number(ready).await > 0 {
-            self.finish().await;
-        }
-    }
-
-    /// A closed conversation of `user` that taught `changes`; its memories.
-    pub(crate) async fn remember(&self, user: &User, changes: &[MemoryChange]) -> Vec<Memory> {
-        let id = self.opened(user).await;
-        self.close(&id, &[]).await;
-        self.finish().await;
-        self.learn(&id, changes).await
-    }
-
-    /// Completes the next remember job, which is to be of conversation `id`, with
-    /// `changes`; its memories.
-    pub(crate) async fn learn(&self, id: &ConversationId, changes: &[MemoryChange]) -> Vec<Memory> {
-        let job = self.claim(JobKind::Remember).await.unwrap();
-        self.store.bind_embedding("test-model", WIDTH).await.unwrap();
-        let learned = learned(changes);
-        self.store.complete_memories(job.lease(), id, &learned, at(7)).await.unwrap();
-        self.store.conversation_memories(id).await.unwrap()
     }
 
     /// Runs a query that gives one number, on the database itself.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
-        self.store.read(move |db| Ok(db.query_row(sql, [], |row| row.get(0))?)).await.unwrap()
+        number(&self.store, sql).await
+    }
+}
+
+async fn number(store: &SqliteStore, sql: &'static str) -> i64 {
+    store.read(move |db| Ok(db.query_row(sql, [], |row| row.get(0))?)).await.unwrap()
+}
+
+impl Tested for SqliteStore {
+    async fn open_at(place: &Path) -> Self {
+        open(place)
+    }
+
+    fn index(&self) -> impl Index {
+        SqliteVecIndex::new(self)
+    }
+
+    async fn count(&self, rows: Rows) -> u64 {
+        let sql = match rows {
+            Rows::Conversations => "select count(*) from conversations",
+            Rows::Windows => "select count(*) from windows",
+            Rows::Jobs => "select count(*) from jobs",
+            Rows::Memories => "select count(*) from memories",
+            Rows::Tea => "select count(*) from memories_fts where memories_fts match 'tea'",
+            Rows::Vectors => "select count(*) from memory_vectors",
+            Rows::History => "select count(*) from memory_history",
+            Rows::Shelved => "select count(*) from shelved_memories",
+            Rows::EndedTokens => "select count(*) from ended_tokens",
+        };
+        u64::try_from(number(self, sql).await).unwrap()
+    }
+
+    async fn actions(&self) -> Vec<String> {
+        self.read(|db| {
+            let mut statement = db.prepare("select action from audit order by id")?;
+            let actions = statement.query_map([], |row| row.get(0))?;
+            Ok(actions.collect::<Result<_, _>>()?)
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn lose_jobs(&self, kind: JobKind) {
+        let sql = "delete from jobs where kind = ?1";
+        self.write(move |tx| Ok(tx.execute(sql, [kind.as_str()])?)).await.unwrap();
+    }
+
+    async fn unsettle_transcripts(&self) {
+        let sql = "update transcript_versions set state = 'PENDING'";
+        self.write(move |tx| Ok(tx.execute(sql, [])?)).await.unwrap();
     }
 }

@@ -1,14 +1,6 @@
-//! The port's semantics on a real database.
+//! The suite of the port on a real database, and what is SQLite's own.
 
-mod audio;
-mod conversations;
-mod deletions;
-mod jobs;
-mod memories;
-mod model;
 mod opening;
-mod outbox;
 mod upkeep;
-mod uploads;
-mod users;
-mod versions;
+
+crate::store::tests::every_test!(crate::store::sqlite::SqliteStore);

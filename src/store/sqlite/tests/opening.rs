@@ -33,7 +33,7 @@ async fn a_second_daemon_is_refused_and_a_command_is_not() {
     assert!(f.store.user_by_email("added@example.com").await.unwrap().is_some());
     drop(command);
 
-    f.reopened();
+    f.reopened().await;
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_the_rest_is_not() {
     let asked = tokio::spawn(async move { store.setting_or_insert("queued", "yes").await });
     assert_eq!(asked.await.unwrap().unwrap(), "yes");
 
-    let f = f.reopened();
+    let f = f.reopened().await;
     assert_eq!(f.store.users().await.unwrap().len(), 1);
     assert_eq!(f.store.setting("torn").await.unwrap(), None);
     assert_eq!(f.store.setting("queued").await.unwrap().as_deref(), Some("yes"));

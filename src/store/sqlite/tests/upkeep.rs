@@ -1,9 +1,9 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::store::Users;
-use crate::store::sqlite::testing::{Fixture, at, user};
+use crate::store::sqlite::testing::{Fixture, add, at, directory, user};
 use crate::store::sqlite::{Access, SqliteStore};
+use crate::store::{Outbox, Upkeep, Users};
 
 fn files(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
@@ -152,4 +152,19 @@ async fn a_database_that_has_lost_its_log_with_everything_is_no_new_one() {
     assert!(!SqliteStore::damage(&state).unwrap().is_empty());
     let store = recover(&state, &[copy], false);
     assert_eq!(emails(&store).await, ["a@example.com"]);
+}
+
+#[tokio::test]
+async fn a_copy_is_followed_by_nobody() {
+    let f = Fixture::new();
+    let anna = f.user("anna").await;
+    f.remember(&anna, &[add("a fact", 1)]).await;
+    f.store.follow_memories(Some("there"), false).await.unwrap();
+    let place = directory();
+    f.store.back_up(&place.path().join("friend-lite.db")).await.unwrap();
+    let copy = SqliteStore::open(place.path(), Access::Exclusive).unwrap();
+    assert!(copy.memory_news(100).await.unwrap().is_empty());
+    assert!(copy.follow_memories(Some("there"), false).await.unwrap());
+    assert_eq!(copy.memory_news(100).await.unwrap().len(), 1);
+    assert!(!f.store.follow_memories(Some("there"), false).await.unwrap());
 }

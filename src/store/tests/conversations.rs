@@ -1,15 +1,13 @@
 use crate::base::error::Kind;
 use crate::domain::conversation::{CloseReason, Progress, WindowState};
 use crate::domain::ids::ConversationId;
-use crate::domain::job::{JobKind, Lane, Lease, Payload};
+use crate::domain::job::{JobKind, JobState, Lane, Lease, Payload};
 use crate::domain::transcript::plain_text;
 use crate::domain::version::Settled;
-use crate::store::sqlite::testing::{Fixture, at, conversation, segment, window};
-use crate::store::{Conversations, Jobs};
+use crate::store::testing::{Fixture, Rows, Tested, at, conversation, segment, window};
 
-#[tokio::test]
-async fn a_conversation_comes_back_as_it_was_stored() {
-    let f = Fixture::new();
+pub(crate) async fn a_conversation_comes_back_as_it_was_stored<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let mut new = conversation(&anna);
     new.title = Some("Morning".into());
@@ -20,9 +18,8 @@ async fn a_conversation_comes_back_as_it_was_stored() {
     assert_eq!(f.store.open_conversations().await.unwrap(), vec![new]);
 }
 
-#[tokio::test]
-async fn lists_are_newest_first_and_of_one_user() {
-    let f = Fixture::new();
+pub(crate) async fn lists_are_newest_first_and_of_one_user<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     let mut ids = Vec::new();
     for (user, started) in [(&anna, 10), (&bert, 20), (&anna, 30)] {
@@ -43,9 +40,8 @@ async fn lists_are_newest_first_and_of_one_user() {
     assert_eq!(list(Some(&anna.id), 1).await, [ids[2].clone()]);
 }
 
-#[tokio::test]
-async fn a_window_comes_with_its_job_and_only_once() {
-    let f = Fixture::new();
+pub(crate) async fn a_window_comes_with_its_job_and_only_once<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.add_window(&id, 0).await;
@@ -65,9 +61,8 @@ async fn a_window_comes_with_its_job_and_only_once() {
     assert_eq!(f.store.job_counts().await.unwrap().ready, 2);
 }
 
-#[tokio::test]
-async fn closing_adds_the_tail_once_and_keeps_the_first_reason() {
-    let f = Fixture::new();
+pub(crate) async fn closing_adds_the_tail_once_and_keeps_the_first_reason<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.close(&id, &[window(0), window(1)]).await;
@@ -89,9 +84,8 @@ async fn closing_adds_the_tail_once_and_keeps_the_first_reason() {
     assert_eq!(error.unwrap_err().kind(), Kind::NotFound);
 }
 
-#[tokio::test]
-async fn a_conversation_without_speech_is_settled_at_its_close() {
-    let f = Fixture::new();
+pub(crate) async fn a_conversation_without_speech_is_settled_at_its_close<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[]).await;
     let job = f.claim(JobKind::Finish).await.unwrap();
@@ -99,9 +93,8 @@ async fn a_conversation_without_speech_is_settled_at_its_close() {
     assert_eq!(job.lane, Lane::Live);
 }
 
-#[tokio::test]
-async fn the_tail_takes_the_lane_of_what_came_before() {
-    let f = Fixture::new();
+pub(crate) async fn the_tail_takes_the_lane_of_what_came_before<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let upload = f.opened(&anna).await;
     f.store.add_window(&upload, 1, &window(0), Lane::Backlog, at(2)).await.unwrap();
@@ -113,9 +106,8 @@ async fn the_tail_takes_the_lane_of_what_came_before() {
     }
 }
 
-#[tokio::test]
-async fn the_last_transcript_of_a_closed_conversation_makes_the_finish_job() {
-    let f = Fixture::new();
+pub(crate) async fn the_last_transcript_of_a_closed_conversation_makes_the_finish_job<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.transcribe("hello").await;
@@ -139,9 +131,8 @@ async fn the_last_transcript_of_a_closed_conversation_makes_the_finish_job() {
     assert!(f.claim(JobKind::Remember).await.is_some());
 }
 
-#[tokio::test]
-async fn a_stale_lease_changes_nothing() {
-    let f = Fixture::new();
+pub(crate) async fn a_stale_lease_changes_nothing<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.add_window(&id, 1).await;
@@ -170,9 +161,8 @@ async fn a_stale_lease_changes_nothing() {
     assert_eq!(complete(new.lease(), first).await, Err(Kind::Conflict), "done already");
 }
 
-#[tokio::test]
-async fn a_transcript_after_the_finish_settles_the_conversation_again() {
-    let f = Fixture::new();
+pub(crate) async fn a_transcript_after_the_finish_settles_the_conversation_again<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0)]).await;
     let job = f.claim(JobKind::Transcribe).await.unwrap();
@@ -188,9 +178,8 @@ async fn a_transcript_after_the_finish_settles_the_conversation_again() {
     assert_eq!((done.transcription, done.error), (Progress::Completed, None));
 }
 
-#[tokio::test]
-async fn a_finish_job_at_work_is_started_over_when_a_transcript_arrives() {
-    let f = Fixture::new();
+pub(crate) async fn a_finish_job_at_work_is_started_over_when_a_transcript_arrives<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0)]).await;
     let job = f.claim(JobKind::Transcribe).await.unwrap();
@@ -211,9 +200,8 @@ async fn a_finish_job_at_work_is_started_over_when_a_transcript_arrives() {
     assert_eq!((again.id, again.attempts), (early.id, 1));
 }
 
-#[tokio::test]
-async fn what_lost_its_job_is_queued_again() {
-    let f = Fixture::new();
+pub(crate) async fn what_lost_its_job_is_queued_again<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let nothing = || async { f.store.requeue_lost(at(20)).await.unwrap() };
     assert_eq!(nothing().await, 0);
@@ -232,10 +220,7 @@ async fn what_lost_its_job_is_queued_again() {
     f.store.void_leases(true, at(20)).await.unwrap();
 
     // A failed window is not lost: it waits for a person.
-    f.store
-        .write(|tx| Ok(tx.execute("delete from jobs where kind = 'transcribe'", [])?))
-        .await
-        .unwrap();
+    f.store.lose_jobs(JobKind::Transcribe).await;
     assert_eq!(f.store.requeue_lost(at(20)).await.unwrap(), 2);
     let again = f.claim(JobKind::Transcribe).await.unwrap();
     assert_eq!(is_of(&again), is_of(&first));
@@ -243,32 +228,25 @@ async fn what_lost_its_job_is_queued_again() {
     f.store.fail_job(other.lease(), "bad", None, at(21)).await.unwrap();
     assert_eq!(nothing().await, 0);
 
-    f.store
-        .write(|tx| Ok(tx.execute("delete from jobs where kind = 'finish'", [])?))
-        .await
-        .unwrap();
+    f.store.lose_jobs(JobKind::Finish).await;
     assert_eq!(f.store.requeue_lost(at(22)).await.unwrap(), 2, "failed and closed");
     f.finish().await;
     f.finish().await;
     assert_eq!(nothing().await, 0);
 
-    f.store
-        .write(|tx| Ok(tx.execute("delete from jobs where kind = 'remember'", [])?))
-        .await
-        .unwrap();
+    f.store.lose_jobs(JobKind::Remember).await;
     assert_eq!(f.store.requeue_lost(at(23)).await.unwrap(), 2);
     assert!(f.claim(JobKind::Remember).await.is_some());
 }
 
-#[tokio::test]
-async fn finished_jobs_are_forgotten_after_a_week() {
-    let f = Fixture::new();
+pub(crate) async fn finished_jobs_are_forgotten_after_a_week<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.transcribe("hello").await;
     f.store.requeue_lost(at(6 * 86_400)).await.unwrap();
-    assert_eq!(f.number("select count(*) from jobs where state = 'done'").await, 1);
+    assert_eq!(f.jobs(JobKind::Transcribe, JobState::Done).await, 1);
     f.store.requeue_lost(at(8 * 86_400)).await.unwrap();
-    assert_eq!(f.number("select count(*) from jobs").await, 0);
+    assert_eq!(f.store.count(Rows::Jobs).await, 0);
     assert_eq!(f.windows(&id).await[0].segments, [segment("hello")]);
 }

@@ -8,19 +8,20 @@ use crate::domain::ids::MemoryId;
 use crate::domain::job::JobKind;
 use crate::domain::memory::{MemoryChange, MemoryEvent};
 use crate::index::Index;
-use crate::index::sqlite_vec::SqliteVecIndex;
-use crate::store::Memories;
-use crate::store::sqlite::testing::{Fixture, WIDTH, add, at, learned, unit, vector};
+use crate::store::testing::{Fixture, Tested, WIDTH, add, at, block_on, learned, unit, vector};
 
-async fn texts(f: &Fixture, user: &crate::domain::user::User, query: &str) -> Vec<String> {
+async fn texts<S: Tested>(
+    f: &Fixture<S>,
+    user: &crate::domain::user::User,
+    query: &str,
+) -> Vec<String> {
     let ids = f.store.search_text(&user.id, query, 10).await.unwrap();
     let found = f.store.memories_by_id(&ids).await.unwrap();
     found.into_iter().map(|memory| memory.text).collect()
 }
 
-#[tokio::test]
-async fn what_is_learned_is_found_everywhere_and_settles_the_conversation() {
-    let f = Fixture::new();
+pub(crate) async fn what_is_learned_is_found_everywhere_and_settles_the_conversation<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let learned =
         f.remember(&anna, &[add("Anna likes green tea", 3), add("Anna has a dog", 9)]).await;
@@ -39,16 +40,15 @@ async fn what_is_learned_is_found_everywhere_and_settles_the_conversation() {
     assert_eq!(f.store.memory_count(&anna.id).await.unwrap(), 2);
     assert_eq!(f.store.memories(&anna.id, 1).await.unwrap()[0].text, "Anna has a dog");
     assert_eq!(texts(&f, &anna, "TEA?").await, ["Anna likes green tea"]);
-    let near = SqliteVecIndex::new(&f.store).nearest(&anna.id, &vector(9), 1).await.unwrap();
+    let near = f.store.index().nearest(&anna.id, &vector(9), 1).await.unwrap();
     assert_eq!(near[0].0, learned[1].id);
     let history = f.store.memory_history(&tea.id).await.unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].event, history[0].old_text.as_deref()), (MemoryEvent::Add, None));
 }
 
-#[tokio::test]
-async fn an_update_replaces_text_vector_and_origin() {
-    let f = Fixture::new();
+pub(crate) async fn an_update_replaces_text_vector_and_origin<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let old = f.remember(&anna, &[add("Anna lives in Bern", 3)]).await.remove(0);
     let change = MemoryChange::Update {
@@ -62,7 +62,7 @@ async fn an_update_replaces_text_vector_and_origin() {
     assert_eq!(f.store.memory_count(&anna.id).await.unwrap(), 1);
     assert!(texts(&f, &anna, "Bern").await.is_empty());
     assert_eq!(texts(&f, &anna, "Basel").await.len(), 1);
-    let near = SqliteVecIndex::new(&f.store).nearest(&anna.id, &vector(20), 5).await.unwrap();
+    let near = f.store.index().nearest(&anna.id, &vector(20), 5).await.unwrap();
     assert_eq!(near.len(), 1);
     assert!((near[0].1 - 1.0).abs() < 1e-4, "{near:?}");
 
@@ -73,9 +73,8 @@ async fn an_update_replaces_text_vector_and_origin() {
     assert_eq!(f.get(&old.conversation_id.unwrap()).await.memory, Progress::Completed);
 }
 
-#[tokio::test]
-async fn a_forgotten_memory_leaves_only_its_history() {
-    let f = Fixture::new();
+pub(crate) async fn a_forgotten_memory_leaves_only_its_history<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let kept = f.remember(&anna, &[add("one", 1), add("two", 2), add("three", 3)]).await;
     f.remember(&anna, &[MemoryChange::Delete { id: kept[0].id.clone() }]).await;
@@ -91,13 +90,12 @@ async fn a_forgotten_memory_leaves_only_its_history() {
         assert_eq!(history[1].new_text, None);
     }
     assert!(texts(&f, &anna, "one two").await.is_empty());
-    let near = SqliteVecIndex::new(&f.store).nearest(&anna.id, &vector(1), 5).await.unwrap();
+    let near = f.store.index().nearest(&anna.id, &vector(1), 5).await.unwrap();
     assert_eq!(near.into_iter().map(|n| n.0).collect::<Vec<_>>(), [kept[2].id.clone()]);
 }
 
-#[tokio::test]
-async fn the_memories_of_others_cannot_be_changed() {
-    let f = Fixture::new();
+pub(crate) async fn the_memories_of_others_cannot_be_changed<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     let hers = f.remember(&anna, &[add("a secret of Anna", 1)]).await.remove(0);
     let id = f.opened(&bert).await;
@@ -122,9 +120,8 @@ async fn the_memories_of_others_cannot_be_changed() {
     assert_eq!(again.unwrap_err().kind(), Kind::Conflict);
 }
 
-#[tokio::test]
-async fn a_change_to_a_memory_deleted_meanwhile_keeps_the_new_fact() {
-    let f = Fixture::new();
+pub(crate) async fn a_change_to_a_memory_deleted_meanwhile_keeps_the_new_fact<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let gone = MemoryId::generate();
     let update =
@@ -135,9 +132,8 @@ async fn a_change_to_a_memory_deleted_meanwhile_keeps_the_new_fact() {
     assert_ne!(learned[0].id, gone);
 }
 
-#[tokio::test]
-async fn words_are_found_in_any_form_and_best_first() {
-    let f = Fixture::new();
+pub(crate) async fn words_are_found_in_any_form_and_best_first<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     f.remember(
         &anna,
@@ -159,9 +155,8 @@ async fn words_are_found_in_any_form_and_best_first() {
     assert!(texts(&f, &bert, "meeting").await.is_empty());
 }
 
-#[tokio::test]
-async fn one_embedding_model_at_a_time() {
-    let f = Fixture::new();
+pub(crate) async fn one_embedding_model_at_a_time<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let memory = f.remember(&anna, &[add("one", 1)]).await.remove(0);
     f.store.bind_embedding("test-model", WIDTH).await.unwrap();
@@ -173,7 +168,7 @@ async fn one_embedding_model_at_a_time() {
         }
     }
 
-    let index = SqliteVecIndex::new(&f.store);
+    let index = f.store.index();
     let refused = f.store.replace_embeddings("other-model", 3, HashMap::new()).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(index.nearest(&anna.id, &vector(1), 1).await.unwrap().len(), 1, "unchanged");
@@ -188,9 +183,8 @@ async fn one_embedding_model_at_a_time() {
     assert_eq!(texts(&f, &anna, "one").await, ["one"]);
 }
 
-#[tokio::test]
-async fn a_vector_of_the_wrong_shape_is_refused() {
-    let f = Fixture::new();
+pub(crate) async fn a_vector_of_the_wrong_shape_is_refused<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.opened(&anna).await;
     f.close(&id, &[]).await;
@@ -212,25 +206,18 @@ async fn a_vector_of_the_wrong_shape_is_refused() {
     assert_eq!(complete(vector(1)).await, Ok(()));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20))]
-
-    /// Twenty times fifty queries on one store each: opening one is slow.
-    #[test]
-    fn any_text_is_a_query(queries in prop::collection::vec(
-        prop_oneof![
-            any::<String>(),
-            "[\"'*^:(){}+\\-a-z ]{0,20}",
-            prop::collection::vec(
-                prop::sample::select(vec!["AND", "OR", "NOT", "NEAR(", "\"", "*", "text:", "\0", "tea", "-"]),
-                0..8,
-            ).prop_map(|parts| parts.join(" ")),
-        ],
-        50,
-    )) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let f = Fixture::new();
+/// Twenty times fifty queries on one store each: opening one is slow.
+pub(crate) fn any_text_is_a_query<S: Tested>() {
+    let words = vec!["AND", "OR", "NOT", "NEAR(", "\"", "*", "text:", "\0", "tea", "-"];
+    let query = prop_oneof![
+        any::<String>(),
+        "[\"'*^:(){}+\\-a-z ]{0,20}",
+        prop::collection::vec(prop::sample::select(words), 0..8).prop_map(|parts| parts.join(" ")),
+    ];
+    let queries = prop::collection::vec(query, 50);
+    proptest!(ProptestConfig::with_cases(20), |(queries in queries)| {
+        block_on(async {
+            let f = Fixture::<S>::open().await;
             let (anna, bert) = (f.user("anna").await, f.user("bert").await);
             f.remember(&anna, &[add("Anna likes tea AND near text", 1)]).await;
             for query in &queries {
@@ -241,5 +228,5 @@ proptest! {
             }
             Ok(())
         })?;
-    }
+    });
 }

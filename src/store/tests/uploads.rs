@@ -4,8 +4,7 @@ use crate::domain::ids::ClientId;
 use crate::domain::job::{JobKind, Lane};
 use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::User;
-use crate::store::sqlite::testing::{Fixture, at, conversation, window};
-use crate::store::{Conversations, Jobs, Uploads};
+use crate::store::testing::{Fixture, Tested, at, conversation, window};
 
 /// A file of that content, to become `conversation`.
 fn file(content: &str, conversation: &Conversation) -> Upload {
@@ -30,7 +29,7 @@ fn job(id: &str, user: &User, files: Vec<Upload>) -> UploadJob {
     UploadJob { id: id.into(), user_id: user.id.clone(), client_id, created_at: at(1), files }
 }
 
-impl Fixture {
+impl<S: Tested> Fixture<S> {
     /// Uploads one file of that content as `id`; what came of it.
     async fn upload(&self, id: &str, user: &User, content: &str, force: bool) -> Upload {
         let conversation = conversation(user);
@@ -39,9 +38,8 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn a_file_waits_for_its_recording_and_is_closed_with_it() {
-    let f = Fixture::new();
+pub(crate) async fn a_file_waits_for_its_recording_and_is_closed_with_it<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let upload = f.upload("one", &anna, "a", false).await;
     let id = upload.conversation_id.clone().unwrap();
@@ -78,9 +76,8 @@ async fn a_file_waits_for_its_recording_and_is_closed_with_it() {
     assert_eq!(f.finish().await, id);
 }
 
-#[tokio::test]
-async fn the_same_bytes_of_one_user_are_one_conversation() {
-    let f = Fixture::new();
+pub(crate) async fn the_same_bytes_of_one_user_are_one_conversation<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let (anna, ben) = (f.user("anna").await, f.user("ben").await);
     let first = f.upload("one", &anna, "a", false).await;
     let again = f.upload("two", &anna, "a", false).await;
@@ -105,9 +102,8 @@ async fn the_same_bytes_of_one_user_are_one_conversation() {
     assert_eq!(f.store.upload_jobs(None, 2).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn a_file_that_is_given_up_can_be_tried_again() {
-    let f = Fixture::new();
+pub(crate) async fn a_file_that_is_given_up_can_be_tried_again<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let upload = f.upload("one", &f.user("anna").await, "a", false).await;
     let id = upload.conversation_id.unwrap();
     let import = f.claim(JobKind::Import).await.unwrap();
@@ -129,11 +125,10 @@ async fn a_file_that_is_given_up_can_be_tried_again() {
     assert_eq!(f.store.requeue_lost(at(7)).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_file_whose_job_was_lost_gets_another() {
-    let f = Fixture::new();
+pub(crate) async fn a_file_whose_job_was_lost_gets_another<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     f.upload("one", &f.user("anna").await, "a", false).await;
-    f.store.write(|tx| Ok(tx.execute("delete from jobs", [])?)).await.unwrap();
+    f.store.lose_jobs(JobKind::Import).await;
     assert_eq!(f.store.requeue_lost(at(7)).await.unwrap(), 1);
     assert!(f.claim(JobKind::Import).await.is_some());
 }

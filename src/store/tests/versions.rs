@@ -9,11 +9,9 @@ use crate::domain::transcript::plain_text;
 use crate::domain::user::User;
 use crate::domain::version::{Crop, SegmentEdit};
 use crate::index::Index;
-use crate::index::sqlite_vec::SqliteVecIndex;
-use crate::store::sqlite::testing::{Fixture, add, at, learned, vector, window};
-use crate::store::{Conversations, Jobs, Memories, Versions};
+use crate::store::testing::{Fixture, Rows, Tested, add, at, learned, vector, window};
 
-impl Fixture {
+impl<S: Tested> Fixture<S> {
     /// A closed conversation of `user` in which two windows were said.
     async fn spoken(&self, user: &User, words: [&str; 2]) -> ConversationId {
         let id = self.opened(user).await;
@@ -46,7 +44,7 @@ impl Fixture {
     async fn listed(&self, user: &User) -> Vec<String> {
         let mut all = self.store.memories(&user.id, 100).await.unwrap();
         all.reverse();
-        let index = SqliteVecIndex::new(&self.store);
+        let index = self.store.index();
         let near = index.nearest(&user.id, &vector(0), 100).await.unwrap();
         let ids: Vec<&MemoryId> = all.iter().map(|memory| &memory.id).collect();
         assert_eq!(near.len(), all.len(), "the index holds what the list shows");
@@ -66,9 +64,8 @@ fn update(memory: &Memory, text: &str, axis: usize) -> MemoryChange {
     MemoryChange::Update { id: memory.id.clone(), text: text.into(), vector: vector(axis) }
 }
 
-#[tokio::test]
-async fn a_new_transcript_is_shown_when_it_is_complete() {
-    let f = Fixture::new();
+pub(crate) async fn a_new_transcript_is_shown_when_it_is_complete<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.spoken(&f.user("anna").await, ["one", "two"]).await;
     let begun = f.store.reprocess_transcript(&id, at(20)).await.unwrap();
     assert_eq!((begun.version, begun.jobs.len()), (2, 2));
@@ -99,9 +96,8 @@ async fn a_new_transcript_is_shown_when_it_is_complete() {
     assert_eq!(none.kind(), Kind::NotFound);
 }
 
-#[tokio::test]
-async fn a_new_transcript_that_fails_leaves_the_old_one() {
-    let f = Fixture::new();
+pub(crate) async fn a_new_transcript_that_fails_leaves_the_old_one<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.spoken(&f.user("anna").await, ["one", "two"]).await;
     f.store.reprocess_transcript(&id, at(20)).await.unwrap();
     f.transcribe("uno").await;
@@ -132,9 +128,8 @@ async fn a_new_transcript_that_fails_leaves_the_old_one() {
     assert_eq!(f.text(&id).await, "uno due");
 }
 
-#[tokio::test]
-async fn only_what_is_there_can_be_made_again() {
-    let f = Fixture::new();
+pub(crate) async fn only_what_is_there_can_be_made_again<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let open = f.opened(&anna).await;
     let nowhere = ConversationId::from_text("none");
@@ -152,13 +147,14 @@ async fn only_what_is_there_can_be_made_again() {
     assert_eq!(twice.kind(), Kind::Conflict);
 }
 
-#[tokio::test]
-async fn lost_jobs_of_new_versions_are_found() {
-    let f = Fixture::new();
+pub(crate) async fn lost_jobs_of_new_versions_are_found<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.spoken(&f.user("anna").await, ["one", "two"]).await;
     f.store.reprocess_transcript(&id, at(20)).await.unwrap();
     f.store.reprocess_memory(&id, None, at(20)).await.unwrap();
-    f.store.write(|tx| Ok(tx.execute("delete from jobs", [])?)).await.unwrap();
+    for kind in [JobKind::Transcribe, JobKind::Remember] {
+        f.store.lose_jobs(kind).await;
+    }
     assert_eq!(f.store.requeue_lost(at(30)).await.unwrap(), 3);
     let job = f.claim(JobKind::Transcribe).await.unwrap();
     let Payload::Window(window) = job.payload else { panic!("{job:?}") };
@@ -166,9 +162,8 @@ async fn lost_jobs_of_new_versions_are_found() {
     assert!(f.claim(JobKind::Remember).await.is_some());
 }
 
-#[tokio::test]
-async fn new_memories_take_the_place_of_the_old_ones_and_give_it_back() {
-    let f = Fixture::new();
+pub(crate) async fn new_memories_take_the_place_of_the_old_ones_and_give_it_back<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.remember(&anna, &[add("old fact", 1), add("older fact", 2)]).await[0]
         .conversation_id
@@ -207,9 +202,8 @@ async fn new_memories_take_the_place_of_the_old_ones_and_give_it_back() {
     assert_eq!(f.listed(&anna).await.len(), 2);
 }
 
-#[tokio::test]
-async fn what_a_set_did_to_other_memories_is_undone_with_it() {
-    let f = Fixture::new();
+pub(crate) async fn what_a_set_did_to_other_memories_is_undone_with_it<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let base = f.remember(&anna, &[add("fact: lives in Bern", 1), add("fact: has a car", 2)]).await;
     let gone = MemoryChange::Delete { id: base[1].id.clone() };
@@ -235,9 +229,8 @@ async fn what_a_set_did_to_other_memories_is_undone_with_it() {
     assert_eq!(f.listed(&anna).await.len(), 3);
 }
 
-#[tokio::test]
-async fn a_memory_changed_since_stays_as_it_is() {
-    let f = Fixture::new();
+pub(crate) async fn a_memory_changed_since_stays_as_it_is<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let first = f.remember(&anna, &[add("fact: lives in Bern", 1)]).await.remove(0);
     let second = f.remember(&anna, &[update(&first, "fact: lives in Basel", 2)]).await.remove(0);
@@ -252,25 +245,23 @@ async fn a_memory_changed_since_stays_as_it_is() {
     assert_eq!(f.store.memory(&first.id).await.unwrap(), Some(first));
 }
 
-#[tokio::test]
-async fn a_forgotten_memory_does_not_come_back() {
-    let f = Fixture::new();
+pub(crate) async fn a_forgotten_memory_does_not_come_back<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let first = f.remember(&anna, &[add("fact: a secret", 1)]).await.remove(0);
     let second = f.remember(&anna, &[update(&first, "fact: still a secret", 2)]).await.remove(0);
     assert!(f.store.delete_memory(&first.id, at(20)).await.unwrap());
     f.again(&second.conversation_id.unwrap(), &[]).await;
     assert_eq!(f.listed(&anna).await, Vec::<String>::new());
-    assert_eq!(f.number("select count(*) from shelved_memories").await, 0);
+    assert_eq!(f.store.count(Rows::Shelved).await, 0);
 
     f.remember(&anna, &[add("fact one", 1), add("fact two", 2)]).await;
     assert_eq!(f.store.delete_memories(&anna.id, at(21)).await.unwrap(), 2);
     assert_eq!(f.listed(&anna).await, Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn a_stale_lease_makes_no_set() {
-    let f = Fixture::new();
+pub(crate) async fn a_stale_lease_makes_no_set<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.remember(&anna, &[add("old fact", 1)]).await[0].conversation_id.clone().unwrap();
     f.store.reprocess_memory(&id, None, at(20)).await.unwrap();
@@ -289,9 +280,8 @@ async fn a_stale_lease_makes_no_set() {
     assert_eq!(f.listed(&anna).await, ["new fact"]);
 }
 
-#[tokio::test]
-async fn the_shelf_follows_a_change_of_the_embedding_model() {
-    let f = Fixture::new();
+pub(crate) async fn the_shelf_follows_a_change_of_the_embedding_model<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.remember(&anna, &[add("old fact", 1)]).await[0].conversation_id.clone().unwrap();
     f.again(&id, &[add("new fact", 2)]).await;
@@ -300,13 +290,12 @@ async fn the_shelf_follows_a_change_of_the_embedding_model() {
     let vectors = texts.into_iter().map(|text| (text, vec![1.0, 0.0])).collect();
     f.store.replace_embeddings("other", 2, vectors).await.unwrap();
     f.store.activate_memory(&id, 1, at(30)).await.unwrap();
-    let near = SqliteVecIndex::new(&f.store).nearest(&anna.id, &[1.0, 0.0], 5).await.unwrap();
+    let near = f.store.index().nearest(&anna.id, &[1.0, 0.0], 5).await.unwrap();
     assert_eq!(near.len(), 1);
 }
 
-#[tokio::test]
-async fn segments_are_corrected_by_their_place() {
-    let f = Fixture::new();
+pub(crate) async fn segments_are_corrected_by_their_place<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.spoken(&f.user("anna").await, ["one", "two"]).await;
     let edit = |index, edit: SegmentEdit| {
         let (store, id) = (&f.store, &id);
@@ -324,9 +313,8 @@ async fn segments_are_corrected_by_their_place() {
     assert_eq!(windows[1].state, WindowState::Done);
 }
 
-#[tokio::test]
-async fn details_come_for_many_conversations_at_once() {
-    let f = Fixture::new();
+pub(crate) async fn details_come_for_many_conversations_at_once<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let spoken = f.spoken(&anna, ["one", "two"]).await;
     let memory = f.remember(&anna, &[add("a fact", 1)]).await.remove(0);
@@ -350,9 +338,8 @@ async fn details_come_for_many_conversations_at_once() {
     assert!(f.store.details(&[]).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_crop_is_kept_with_its_job() {
-    let f = Fixture::new();
+pub(crate) async fn a_crop_is_kept_with_its_job<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.opened(&anna).await;
     f.close(&id, &[]).await;

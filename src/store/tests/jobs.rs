@@ -3,12 +3,10 @@ use std::collections::HashSet;
 use crate::base::error::Kind;
 use crate::domain::conversation::{Progress, WindowState};
 use crate::domain::job::{Backlog, JobCounts, JobKind, JobState, Lane, Payload};
-use crate::store::sqlite::testing::{Fixture, at, window};
-use crate::store::{Conversations, Jobs};
+use crate::store::testing::{Fixture, Tested, at, window};
 
-#[tokio::test]
-async fn lanes_go_before_age() {
-    let f = Fixture::new();
+pub(crate) async fn lanes_go_before_age<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     for (seq, lane) in [
         (0, Lane::Backlog),
@@ -28,9 +26,8 @@ async fn lanes_go_before_age() {
     assert_eq!(order, [2, 4, 1, 3, 0]);
 }
 
-#[tokio::test]
-async fn a_claim_is_counted_and_only_for_what_is_due() {
-    let f = Fixture::new();
+pub(crate) async fn a_claim_is_counted_and_only_for_what_is_due<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     let claim = |kinds: &'static [JobKind], seconds| {
@@ -62,9 +59,8 @@ async fn a_claim_is_counted_and_only_for_what_is_due() {
     assert_eq!(f.windows(&id).await[0].state, WindowState::Waiting);
 }
 
-#[tokio::test]
-async fn while_work_is_put_off_only_what_somebody_waits_for_is_given_out() {
-    let f = Fixture::new();
+pub(crate) async fn while_work_is_put_off_only_what_somebody_waits_for_is_given_out<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     for (seq, lane) in [(0, Lane::Live), (1, Lane::Interactive), (2, Lane::Backlog)] {
         f.store.add_window(&id, 1, &window(seq), lane, at(2)).await.unwrap();
@@ -81,9 +77,8 @@ async fn while_work_is_put_off_only_what_somebody_waits_for_is_given_out() {
     assert_eq!(f.store.backlog().await.unwrap(), Backlog { windows: 2, samples: 32_000 });
 }
 
-#[tokio::test]
-async fn a_clock_that_is_set_back_strands_no_job() {
-    let f = Fixture::new();
+pub(crate) async fn a_clock_that_is_set_back_strands_no_job<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     let job = f.claim(JobKind::Transcribe).await.unwrap();
@@ -101,9 +96,8 @@ async fn a_clock_that_is_set_back_strands_no_job() {
     assert!(claim().await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_worker_that_starts_anew_puts_back_its_own_jobs_alone() {
-    let f = Fixture::new();
+pub(crate) async fn a_worker_that_starts_anew_puts_back_its_own_jobs_alone<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0), window(1)]).await;
     let claim = |owner: &'static str| {
@@ -120,9 +114,8 @@ async fn a_worker_that_starts_anew_puts_back_its_own_jobs_alone() {
     f.store.fail_job(theirs.lease(), "theirs still", Some(at(20)), at(12)).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_dead_window_is_failed_and_the_conversation_goes_on() {
-    let f = Fixture::new();
+pub(crate) async fn a_dead_window_is_failed_and_the_conversation_goes_on<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0), window(1)]).await;
     f.transcribe("fine").await;
@@ -138,9 +131,8 @@ async fn a_dead_window_is_failed_and_the_conversation_goes_on() {
     assert_eq!(f.finish().await, id);
 }
 
-#[tokio::test]
-async fn a_postponed_job_has_lost_no_attempt() {
-    let f = Fixture::new();
+pub(crate) async fn a_postponed_job_has_lost_no_attempt<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     let claim =
@@ -155,9 +147,8 @@ async fn a_postponed_job_has_lost_no_attempt() {
     assert_eq!(again.last_error.as_deref(), Some("away"));
 }
 
-#[tokio::test]
-async fn dead_steps_mark_their_conversation_and_a_retry_unmarks_it() {
-    let f = Fixture::new();
+pub(crate) async fn dead_steps_mark_their_conversation_and_a_retry_unmarks_it<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[]).await;
 
@@ -184,9 +175,8 @@ async fn dead_steps_mark_their_conversation_and_a_retry_unmarks_it() {
     assert_eq!(f.store.retry_job(remember.id, at(9)).await.unwrap_err().kind(), Kind::NotFound);
 }
 
-#[tokio::test]
-async fn a_window_that_is_tried_again_waits_again() {
-    let f = Fixture::new();
+pub(crate) async fn a_window_that_is_tried_again_waits_again<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0)]).await;
     let job = f.claim(JobKind::Transcribe).await.unwrap();
@@ -197,28 +187,20 @@ async fn a_window_that_is_tried_again_waits_again() {
     assert_eq!(f.store.job_counts().await.unwrap().dead, 0);
 }
 
-#[tokio::test]
-async fn dead_work_that_is_queued_again_is_not_queued_twice() {
-    let f = Fixture::new();
+pub(crate) async fn dead_work_that_is_queued_again_is_not_queued_twice<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.close(&id, &[window(0)]).await;
     f.transcribe("hello").await;
     let finish = f.claim(JobKind::Finish).await.unwrap();
     f.store.fail_job(finish.lease(), "x", None, at(5)).await.unwrap();
-    f.store
-        .write(|tx| {
-            tx.execute("update transcript_versions set state = 'PENDING'", [])?;
-            Ok(())
-        })
-        .await
-        .unwrap();
+    f.store.unsettle_transcripts().await;
     assert_eq!(f.store.requeue_lost(at(6)).await.unwrap(), 1);
     assert_eq!(f.store.retry_job(finish.id, at(7)).await.unwrap_err().kind(), Kind::Conflict);
 }
 
-#[tokio::test]
-async fn voiding_leases_can_take_the_attempt_back() {
-    let f = Fixture::new();
+pub(crate) async fn voiding_leases_can_take_the_attempt_back<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     f.add_window(&id, 0).await;
     f.claim(JobKind::Transcribe).await.unwrap();
@@ -227,17 +209,16 @@ async fn voiding_leases_can_take_the_attempt_back() {
     assert_eq!(f.claim(JobKind::Transcribe).await.unwrap().attempts, 1);
 
     // A crash counts: the attempt was written before the job was given out.
-    let f = f.reopened();
+    let f = f.reopened().await;
     assert_eq!(f.store.job_counts().await.unwrap().leased, 1);
     assert_eq!(f.store.void_leases(false, at(6)).await.unwrap(), 1);
     let job = f.claim(JobKind::Transcribe).await.unwrap();
     assert_eq!((job.attempts, job.epoch), (2, 3));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_workers_never_get_the_same_job() {
+pub(crate) async fn two_workers_never_get_the_same_job<S: Tested>() {
     const JOBS: u32 = 60;
-    let f = Fixture::new();
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     let windows: Vec<_> = (0..JOBS).map(window).collect();
     f.close(&id, &windows).await;

@@ -1,11 +1,10 @@
 use proptest::prelude::*;
 
-use super::super::testing::*;
 use crate::base::clock::Timestamp;
 use crate::domain::conversation::{CloseReason, NewWindow, Span, WindowState};
 use crate::domain::coverage::Coverage;
 use crate::domain::job::{JobKind, Lane};
-use crate::store::{Audio, Conversations, Deletions, Jobs, Versions};
+use crate::store::testing::*;
 
 const EVER: (Timestamp, Timestamp) =
     (Timestamp::from_millis(i64::MIN), Timestamp::from_millis(i64::MAX));
@@ -37,8 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn run(steps: &[Step]) {
-    let fixture = Fixture::new();
+async fn run<S: Tested>(steps: &[Step]) {
+    let fixture = Fixture::<S>::open().await;
     let store = &fixture.store;
     let users = [fixture.user("anna").await, fixture.user("bert").await];
     let (mut all, mut position, mut seq, mut now) = (Vec::new(), 0, 0, 10);
@@ -141,19 +140,15 @@ async fn run(steps: &[Step]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
-
-    #[test]
-    fn coverage_adds_up_whatever_happens(steps in prop::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(&steps));
-    }
+pub(crate) fn coverage_adds_up_whatever_happens<S: Tested>() {
+    let steps = prop::collection::vec(step(), 1..40);
+    proptest!(ProptestConfig::with_cases(40), |(steps in steps)| {
+        block_on(run::<S>(&steps));
+    });
 }
 
-#[tokio::test]
-async fn only_what_nothing_waits_for_is_archived_and_only_once() {
-    let fixture = Fixture::new();
+pub(crate) async fn only_what_nothing_waits_for_is_archived_and_only_once<S: Tested>() {
+    let fixture = Fixture::<S>::open().await;
     let store = &fixture.store;
     let anna = fixture.user("anna").await;
     let id = fixture.opened(&anna).await;
@@ -180,9 +175,8 @@ async fn only_what_nothing_waits_for_is_archived_and_only_once() {
     assert!(stale.is_err());
 }
 
-#[tokio::test]
-async fn a_copy_that_nobody_wants_any_more_goes() {
-    let fixture = Fixture::new();
+pub(crate) async fn a_copy_that_nobody_wants_any_more_goes<S: Tested>() {
+    let fixture = Fixture::<S>::open().await;
     let store = &fixture.store;
     let anna = fixture.user("anna").await;
     let id = fixture.opened(&anna).await;

@@ -1,17 +1,14 @@
 use crate::domain::ids::MemoryId;
-use crate::store::sqlite::testing::{Fixture, add, at};
-use crate::store::sqlite::{Access, SqliteStore};
-use crate::store::{Memories, Outbox, Upkeep};
+use crate::store::testing::{Fixture, Tested, add, at};
 
 /// The memories that are news, and whether each is still there.
-async fn news(store: &SqliteStore) -> Vec<(MemoryId, bool)> {
+async fn news<S: Tested>(store: &S) -> Vec<(MemoryId, bool)> {
     let news = store.memory_news(100).await.unwrap();
     news.into_iter().map(|one| (one.id, one.now.is_some())).collect()
 }
 
-#[tokio::test]
-async fn changes_are_noted_once_and_only_while_somebody_follows() {
-    let f = Fixture::new();
+pub(crate) async fn changes_are_noted_once_and_only_while_somebody_follows<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let early = f.remember(&anna, &[add("early", 1)]).await.remove(0).id;
     assert!(news(&f.store).await.is_empty());
@@ -35,19 +32,4 @@ async fn changes_are_noted_once_and_only_while_somebody_follows() {
     assert!(f.store.follow_memories(None, false).await.unwrap());
     assert!(f.store.delete_memory(&early, at(9)).await.unwrap());
     assert!(news(&f.store).await.is_empty());
-}
-
-#[tokio::test]
-async fn a_copy_is_followed_by_nobody() {
-    let f = Fixture::new();
-    let anna = f.user("anna").await;
-    f.remember(&anna, &[add("a fact", 1)]).await;
-    f.store.follow_memories(Some("there"), false).await.unwrap();
-    let place = Fixture::directory();
-    f.store.back_up(&place.path().join("friend-lite.db")).await.unwrap();
-    let copy = SqliteStore::open(place.path(), Access::Exclusive).unwrap();
-    assert!(news(&copy).await.is_empty());
-    assert!(copy.follow_memories(Some("there"), false).await.unwrap());
-    assert_eq!(news(&copy).await.len(), 1);
-    assert!(!f.store.follow_memories(Some("there"), false).await.unwrap());
 }

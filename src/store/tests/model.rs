@@ -7,10 +7,9 @@ use proptest::prelude::*;
 use crate::base::error::Kind;
 use crate::domain::conversation::{CloseReason, Progress};
 use crate::domain::ids::{ConversationId, JobId};
-use crate::domain::job::{Job, JobKind, Lane, Lease, Payload};
+use crate::domain::job::{Job, JobKind, JobState, Lane, Lease, Payload};
 use crate::domain::version::Settled;
-use crate::store::sqlite::testing::{Fixture, at, segment, window};
-use crate::store::{Conversations, Jobs};
+use crate::store::testing::{Fixture, Tested, at, block_on, segment, window};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -44,19 +43,11 @@ enum Subject {
     Finish,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Ready,
-    Leased,
-    Done,
-    Dead,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     subject: Subject,
     lane: u8,
-    state: State,
+    state: JobState,
     attempts: u32,
     epoch: i64,
     run_at: u64,
@@ -73,7 +64,7 @@ struct Model {
 impl Model {
     fn live(&self, subject: Subject) -> Option<usize> {
         self.jobs.iter().position(|job| {
-            job.subject == subject && matches!(job.state, State::Ready | State::Leased)
+            job.subject == subject && matches!(job.state, JobState::Ready | JobState::Leased)
         })
     }
 
@@ -82,13 +73,13 @@ impl Model {
             Some(i) => {
                 let job = &mut self.jobs[i];
                 job.lane = job.lane.min(lane);
-                job.attempts -= u32::from(job.state == State::Leased);
-                job.state = State::Ready;
+                job.attempts -= u32::from(job.state == JobState::Leased);
+                job.state = JobState::Ready;
             }
             None => self.jobs.push(Entry {
                 subject,
                 lane,
-                state: State::Ready,
+                state: JobState::Ready,
                 attempts: 0,
                 epoch: 0,
                 run_at: now,
@@ -104,51 +95,44 @@ impl Model {
 
     fn next(&self, now: u64) -> Option<usize> {
         (0..self.jobs.len())
-            .filter(|i| self.jobs[*i].state == State::Ready && self.jobs[*i].run_at <= now)
+            .filter(|i| self.jobs[*i].state == JobState::Ready && self.jobs[*i].run_at <= now)
             .min_by_key(|i| (self.jobs[*i].lane, *i))
     }
 
     fn holds(&self, i: usize, lease: Lease) -> bool {
-        self.jobs[i].state == State::Leased && self.jobs[i].epoch == lease.epoch
+        self.jobs[i].state == JobState::Leased && self.jobs[i].epoch == lease.epoch
     }
 }
 
-/// The table as the model sees it, and the ids of its rows.
-async fn table(f: &Fixture) -> (Vec<Entry>, Vec<JobId>) {
-    let rows = f
-        .store
-        .read(|db| {
-            let mut statement = db.prepare(
-                "select w.seq, j.lane, j.state, j.attempts, j.epoch, j.run_at, j.id
-                 from jobs j left join windows w on w.id = j.window_id order by j.id",
-            )?;
-            let rows = statement.query_map([], |row| {
-                let seq: Option<u32> = row.get(0)?;
-                let state: String = row.get(2)?;
-                let run_at: i64 = row.get(5)?;
-                let entry = Entry {
-                    subject: seq.map_or(Subject::Finish, Subject::Window),
-                    lane: row.get(1)?,
-                    state: match state.as_str() {
-                        "ready" => State::Ready,
-                        "leased" => State::Leased,
-                        "done" => State::Done,
-                        _ => State::Dead,
-                    },
-                    attempts: row.get(3)?,
-                    epoch: row.get(4)?,
-                    run_at: u64::try_from((run_at - at(0).millis()) / 1000).unwrap(),
-                };
-                Ok((entry, row.get::<_, JobId>(6)?))
-            })?;
-            Ok(rows.collect::<Result<Vec<_>, _>>()?)
-        })
-        .await
-        .unwrap();
-    rows.into_iter().unzip()
+/// The jobs as the model sees them, and their ids.
+async fn table<S: Tested>(f: &Fixture<S>, id: &ConversationId) -> (Vec<Entry>, Vec<JobId>) {
+    let windows = f.windows(id).await;
+    let subject = |job: &Job| match &job.payload {
+        Payload::Window(id) => {
+            Subject::Window(windows.iter().find(|window| window.id == *id).unwrap().seq)
+        }
+        Payload::Conversation(_) => Subject::Finish,
+    };
+    let entry = |job: Job| {
+        let entry = Entry {
+            subject: subject(&job),
+            lane: job.lane.rank(),
+            state: job.state,
+            attempts: job.attempts,
+            epoch: job.epoch,
+            run_at: u64::try_from((job.run_at.millis() - at(0).millis()) / 1000).unwrap(),
+        };
+        (entry, job.id)
+    };
+    f.store.conversation_jobs(id).await.unwrap().into_iter().map(entry).unzip()
 }
 
-async fn complete(f: &Fixture, id: &ConversationId, job: &Job, now: u64) -> Result<(), Kind> {
+async fn complete<S: Tested>(
+    f: &Fixture<S>,
+    id: &ConversationId,
+    job: &Job,
+    now: u64,
+) -> Result<(), Kind> {
     let done = match &job.payload {
         Payload::Window(window) => {
             f.store.complete_window(job.lease(), *window, &[segment("x")], "e", at(now)).await
@@ -166,8 +150,8 @@ async fn complete(f: &Fixture, id: &ConversationId, job: &Job, now: u64) -> Resu
     done.map_err(|error| error.kind())
 }
 
-async fn run(ops: Vec<Op>) {
-    let f = Fixture::new();
+async fn run<S: Tested>(ops: Vec<Op>) {
+    let f = Fixture::<S>::open().await;
     let id = f.opened(&f.user("anna").await).await;
     let mut model = Model::default();
     // Every claim ever given out, with its job's place in the table.
@@ -175,7 +159,7 @@ async fn run(ops: Vec<Op>) {
 
     for (step, op) in ops.into_iter().enumerate() {
         let now = u64::try_from(step).unwrap();
-        let (_, ids) = table(&f).await;
+        let (_, ids) = table(&f, &id).await;
         match op {
             Op::Add(seq, lane) => {
                 f.store.add_window(&id, 1, &window(seq), lane, at(now)).await.unwrap();
@@ -211,7 +195,7 @@ async fn run(ops: Vec<Op>) {
                 assert_eq!(job.as_ref().map(|job| job.id), expected.map(|i| ids[i]));
                 if let (Some(i), Some(job)) = (expected, job) {
                     let entry = &mut model.jobs[i];
-                    entry.state = State::Leased;
+                    entry.state = JobState::Leased;
                     entry.attempts += 1;
                     entry.epoch += 1;
                     claims.push((i, job));
@@ -222,7 +206,7 @@ async fn run(ops: Vec<Op>) {
                 let outcome = complete(&f, &id, job, now).await;
                 if model.holds(*i, job.lease()) {
                     assert_eq!(outcome, Ok(()));
-                    model.jobs[*i].state = State::Done;
+                    model.jobs[*i].state = JobState::Done;
                     let lane = model.jobs[*i].lane;
                     if let Subject::Window(seq) = model.jobs[*i].subject {
                         model.waiting.insert(seq, false);
@@ -242,11 +226,11 @@ async fn run(ops: Vec<Op>) {
                     let (subject, lane) = (entry.subject, entry.lane);
                     match retry_at {
                         Some(time) => {
-                            entry.state = State::Ready;
+                            entry.state = JobState::Ready;
                             entry.run_at = time;
                         }
                         None => {
-                            entry.state = State::Dead;
+                            entry.state = JobState::Dead;
                             if let Subject::Window(seq) = subject {
                                 model.waiting.insert(seq, false);
                                 model.settle(lane, now);
@@ -260,8 +244,8 @@ async fn run(ops: Vec<Op>) {
             Op::Void(uncount) => {
                 let voided = f.store.void_leases(uncount, at(now)).await.unwrap();
                 let mut expected = 0;
-                for job in model.jobs.iter_mut().filter(|job| job.state == State::Leased) {
-                    job.state = State::Ready;
+                for job in model.jobs.iter_mut().filter(|job| job.state == JobState::Leased) {
+                    job.state = JobState::Ready;
                     job.attempts -= u32::from(uncount);
                     expected += 1;
                 }
@@ -271,13 +255,13 @@ async fn run(ops: Vec<Op>) {
                 let i = pick % ids.len();
                 let outcome = f.store.retry_job(ids[i], at(now)).await.map_err(|e| e.kind());
                 let subject = model.jobs[i].subject;
-                if model.jobs[i].state != State::Dead {
+                if model.jobs[i].state != JobState::Dead {
                     assert_eq!(outcome, Err(Kind::NotFound));
                 } else if model.live(subject).is_some() {
                     assert_eq!(outcome, Err(Kind::Conflict));
                 } else {
                     assert_eq!(outcome, Ok(()));
-                    model.jobs[i].state = State::Ready;
+                    model.jobs[i].state = JobState::Ready;
                     model.jobs[i].attempts = 0;
                     model.jobs[i].run_at = now;
                     if let Subject::Window(seq) = subject {
@@ -290,22 +274,20 @@ async fn run(ops: Vec<Op>) {
             }
             Op::Complete(_) | Op::Fail(..) | Op::Retry(_) => {}
         }
-        let (jobs, _) = table(&f).await;
+        let (jobs, _) = table(&f, &id).await;
         assert_eq!(jobs, model.jobs, "after step {step}");
         for subject in (0..6).map(Subject::Window).chain([Subject::Finish]) {
             let live = |job: &&Entry| {
-                job.subject == subject && matches!(job.state, State::Ready | State::Leased)
+                job.subject == subject && matches!(job.state, JobState::Ready | JobState::Leased)
             };
             assert!(jobs.iter().filter(live).count() <= 1, "two live jobs for {subject:?}");
         }
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn the_table_follows_the_model(ops in prop::collection::vec(op(), 1..60)) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(ops));
-    }
+pub(crate) fn the_table_follows_the_model<S: Tested>() {
+    let ops = prop::collection::vec(op(), 1..60);
+    proptest!(ProptestConfig::with_cases(48), |(ops in ops)| {
+        block_on(run::<S>(ops));
+    });
 }

@@ -3,28 +3,27 @@ use crate::domain::conversation::{Conversation, Progress};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::JobKind;
 use crate::domain::memory::MemoryChange;
-use crate::store::sqlite::testing::{Fixture, add, at, conversation, vector, window};
-use crate::store::{Conversations, Deletions, Jobs, Memories, UserData, UserUpdate, Users};
+use crate::store::testing::{Fixture, Rows, Tested, add, at, conversation, vector, window};
+use crate::store::{UserData, UserUpdate};
 
 const ALL: UserData = UserData { conversations: true, memories: true };
 
-impl Fixture {
+impl<S: Tested> Fixture<S> {
     /// Rows of everything that belongs to conversations and memories.
-    async fn rows(&self) -> [i64; 7] {
+    async fn rows(&self) -> [u64; 7] {
         [
-            self.number("select count(*) from conversations").await,
-            self.number("select count(*) from windows").await,
-            self.number("select count(*) from jobs").await,
-            self.number("select count(*) from memories").await,
-            self.number("select count(*) from memories_fts where memories_fts match 'tea'").await,
-            self.number("select count(*) from memory_vectors").await,
-            self.number("select count(*) from memory_history").await,
+            self.store.count(Rows::Conversations).await,
+            self.store.count(Rows::Windows).await,
+            self.store.count(Rows::Jobs).await,
+            self.store.count(Rows::Memories).await,
+            self.store.count(Rows::Tea).await,
+            self.store.count(Rows::Vectors).await,
+            self.store.count(Rows::History).await,
         ]
     }
 
     async fn actions(&self) -> String {
-        let sql = "select group_concat(action, ' ') from audit";
-        self.store.read(move |db| Ok(db.query_row(sql, [], |row| row.get(0))?)).await.unwrap()
+        self.store.actions().await.join(" ")
     }
 
     async fn closed(&self, user: &crate::domain::user::User) -> ConversationId {
@@ -35,9 +34,8 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn a_conversation_goes_with_all_that_hangs_on_it() {
-    let f = Fixture::new();
+pub(crate) async fn a_conversation_goes_with_all_that_hangs_on_it<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     f.remember(&anna, &[add("Anna likes tea", 1)]).await;
     let kept = f.rows().await;
@@ -58,9 +56,8 @@ async fn a_conversation_goes_with_all_that_hangs_on_it() {
     assert!(f.store.deletions().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn memories_that_are_to_stay_lose_only_their_origin() {
-    let f = Fixture::new();
+pub(crate) async fn memories_that_are_to_stay_lose_only_their_origin<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let learned = f.remember(&anna, &[add("Anna likes tea", 1)]).await;
     let id = learned[0].conversation_id.clone().unwrap();
@@ -71,9 +68,8 @@ async fn memories_that_are_to_stay_lose_only_their_origin() {
     assert_eq!(f.store.search_text(&anna.id, "tea", 5).await.unwrap(), [memory.id]);
 }
 
-#[tokio::test]
-async fn an_open_conversation_is_not_deleted() {
-    let f = Fixture::new();
+pub(crate) async fn an_open_conversation_is_not_deleted<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.opened(&anna).await;
     for error in [
@@ -87,9 +83,8 @@ async fn an_open_conversation_is_not_deleted() {
     assert!(f.store.deletions().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn the_job_at_hand_of_a_deleted_conversation_is_void() {
-    let f = Fixture::new();
+pub(crate) async fn the_job_at_hand_of_a_deleted_conversation_is_void<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.closed(&anna).await;
     let job = f.claim(JobKind::Transcribe).await.unwrap();
@@ -100,9 +95,8 @@ async fn the_job_at_hand_of_a_deleted_conversation_is_void() {
     assert_eq!(f.store.requeue_lost(at(11)).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_user_goes_with_the_data_that_was_named_or_not_at_all() {
-    let f = Fixture::new();
+pub(crate) async fn a_user_goes_with_the_data_that_was_named_or_not_at_all<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let (anna, bert) = (f.user("anna").await, f.user("bert").await);
     f.remember(&bert, &[add("Bert likes tea", 1)]).await;
     let kept = f.rows().await;
@@ -130,9 +124,8 @@ async fn a_user_goes_with_the_data_that_was_named_or_not_at_all() {
     assert_eq!(f.actions().await, "user-removed");
 }
 
-#[tokio::test]
-async fn what_a_deleted_conversation_had_replaced_comes_back() {
-    let f = Fixture::new();
+pub(crate) async fn what_a_deleted_conversation_had_replaced_comes_back<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let old = f.remember(&anna, &[add("Anna drinks tea", 1)]).await.remove(0);
     let change = MemoryChange::Update {
@@ -147,12 +140,11 @@ async fn what_a_deleted_conversation_had_replaced_comes_back() {
     let back = f.store.memory(&old.id).await.unwrap().unwrap();
     assert_eq!((back.text, back.conversation_id), (old.text, old.conversation_id));
     assert_eq!(f.rows().await[3..6], [1, 1, 1]);
-    assert_eq!(f.number("select count(*) from shelved_memories").await, 0);
+    assert_eq!(f.store.count(Rows::Shelved).await, 0);
 }
 
-#[tokio::test]
-async fn audio_goes_only_once_it_is_transcribed() {
-    let f = Fixture::new();
+pub(crate) async fn audio_goes_only_once_it_is_transcribed<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.closed(&anna).await;
     let early = f.store.delete_audio(&id, at(4)).await.unwrap_err();
@@ -180,9 +172,8 @@ async fn audio_goes_only_once_it_is_transcribed() {
     assert!(deleted.files.is_empty());
 }
 
-#[tokio::test]
-async fn a_recording_that_is_to_go_is_never_adopted() {
-    let f = Fixture::new();
+pub(crate) async fn a_recording_that_is_to_go_is_never_adopted<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let id = f.closed(&anna).await;
     let row = f.get(&id).await;
@@ -192,9 +183,8 @@ async fn a_recording_that_is_to_go_is_never_adopted() {
     assert!(f.store.adopt_conversation(&conversation(&anna)).await.unwrap());
 }
 
-#[tokio::test]
-async fn somebody_who_may_not_log_in_begins_no_conversation() {
-    let f = Fixture::new();
+pub(crate) async fn somebody_who_may_not_log_in_begins_no_conversation<S: Tested>() {
+    let f = Fixture::<S>::open().await;
     let anna = f.user("anna").await;
     let out = UserUpdate { is_active: Some(false), ..UserUpdate::default() };
     f.store.update_user(&anna.id, out).await.unwrap();
