@@ -127,7 +127,7 @@ pub(crate) async fn the_audit_trail_outlives_its_actor<S: Tested>() {
     f.store.audit(at(1), Some(&anna.id), "login", "anna@example.com").await.unwrap();
     f.store.audit(at(2), None, "login-failed", "x@example.com").await.unwrap();
     remove(&f, &anna).await.unwrap();
-    assert_eq!(f.store.actions().await, ["login", "login-failed", "user-deleted"]);
+    assert_eq!(f.store.actions().await, ["login", "login-failed", "user-removed"]);
 }
 
 async fn remove<S: Tested>(f: &Fixture<S>, user: &User) -> Result<Deleted> {
