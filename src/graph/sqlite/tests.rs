@@ -108,7 +108,7 @@ async fn what_no_memory_says_any_more_is_gone() {
     };
     let later = f.remember(&ann, &[changed]).await.remove(0);
     assert_eq!(names(&graph, &ann, all()).await.1, 0);
-    assert_eq!(graph.unread(10).await.unwrap(), [later.clone()]);
+    assert_eq!(graph.unread(10).await.unwrap(), std::slice::from_ref(&later));
     // A reading of what it was before comes too late.
     graph.learn(of_zoe, &reading(&["Zoe"], &[])).await.unwrap();
     assert_eq!(names(&graph, &ann, all()).await.1, 0);
@@ -147,10 +147,10 @@ async fn what_cannot_be_read_is_left_alone_in_the_end() {
     let graph = SqliteGraph::new(&f.store);
     let first = graph.unread(1).await.unwrap().remove(0);
     for _ in 0..4 {
-        graph.failed(&[first.id.clone()]).await.unwrap();
+        graph.failed(std::slice::from_ref(&first.id)).await.unwrap();
         let unread = graph.unread(10).await.unwrap();
         assert_eq!((unread.len(), &unread[1].id), (memories.len(), &first.id), "it comes last");
     }
-    graph.failed(&[first.id.clone()]).await.unwrap();
+    graph.failed(std::slice::from_ref(&first.id)).await.unwrap();
     assert_eq!(graph.unread(10).await.unwrap().len(), 1);
 }
