@@ -105,7 +105,15 @@ async fn a_conversation_over_three_speech_engines_has_every_word_once() {
 /// Every event of a conversation that is being recorded, until it is over.
 async fn listen(client: Client, id: String) -> Vec<Value> {
     let path = format!("/api/conversations/{id}/live");
-    let mut answer = client.request("GET", &path).send().await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    // Its row is there a moment before anybody listens.
+    let mut answer = loop {
+        let answer = client.request("GET", &path).send().await.unwrap();
+        if answer.status() == 200 || Instant::now() > until {
+            break answer;
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let mut text = Vec::new();
     while let Some(chunk) = answer.chunk().await.unwrap() {
