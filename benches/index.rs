@@ -31,13 +31,14 @@ use friend_lite::store::{Memories, Users};
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
+mod noise;
 
 use harness::daemon::Daemon;
 use harness::process::{cpu, resident};
 use harness::services::{KEY, Server};
 use harness::speech;
+use noise::{Noise, WIDTH};
 
-const WIDTH: usize = 384;
 const MEMORIES: usize = 100_000;
 const TOPICS: usize = 2_000;
 const QUERIES: usize = 100;
@@ -45,35 +46,6 @@ const QUERIES: usize = 100;
 const BATCH: usize = 5_000;
 const MIB: f64 = 1024.0 * 1024.0;
 const NOW: Timestamp = Timestamp::from_millis(1_753_190_000_000);
-
-/// Repeatable numbers between -1 and 1 (SplitMix64).
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn vector(&mut self) -> Vec<f32> {
-        unit((0..WIDTH).map(|_| self.next()).collect())
-    }
-
-    /// Cosine to `topic` about 0.7, as between sentences about one thing.
-    fn near(&mut self, topic: &[f32]) -> Vec<f32> {
-        let off = self.vector();
-        unit(topic.iter().zip(&off).map(|(t, o)| t + o).collect())
-    }
-}
-
-fn unit(mut v: Vec<f32>) -> Vec<f32> {
-    let norm = dot(&v, &v).sqrt();
-    v.iter_mut().for_each(|x| *x /= norm);
-    v
-}
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()

@@ -25,7 +25,10 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-const WIDTH: usize = 384;
+mod noise;
+
+use noise::{Noise, WIDTH};
+
 const MEMORIES: usize = 10_000;
 const TOPICS: usize = 200;
 const QUERIES: usize = 50;
@@ -92,35 +95,6 @@ fn nanoseconds_on_cpu() -> u64 {
         .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
         .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
         .sum()
-}
-
-/// Repeatable numbers between -1 and 1 (SplitMix64).
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn vector(&mut self) -> Vec<f32> {
-        unit((0..WIDTH).map(|_| self.next()).collect())
-    }
-
-    /// Cosine to `topic` about 0.7, as between sentences about one thing.
-    fn near(&mut self, topic: &[f32]) -> Vec<f32> {
-        let off = self.vector();
-        unit(topic.iter().zip(&off).map(|(t, o)| t + o).collect())
-    }
-}
-
-fn unit(mut v: Vec<f32>) -> Vec<f32> {
-    let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    v.iter_mut().for_each(|x| *x /= norm);
-    v
 }
 
 /// A store filled the way the daemon fills it.

@@ -9,6 +9,11 @@ use crate::base::clock::Timestamp;
 /// Samples a second of everything that is recorded: 16 kHz mono.
 pub const SAMPLE_RATE: u32 = 16_000;
 
+/// The length of so many samples, in seconds.
+pub fn seconds(samples: u64) -> f64 {
+    samples as f64 / f64::from(SAMPLE_RATE)
+}
+
 /// A stretch of recorded audio between two boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {

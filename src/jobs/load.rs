@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::conversation::SAMPLE_RATE;
+use crate::domain::conversation::seconds;
 use crate::domain::job::Backlog;
 
 /// Work waiting, in seconds of time, from which on windows are packed full: the
@@ -81,10 +81,6 @@ impl Load {
     fn pace(&self) -> Option<f64> {
         Some(f64::from_bits(self.0.pace.load(Ordering::Relaxed))).filter(|pace| *pace > 0.0)
     }
-}
-
-fn seconds(samples: u64) -> f64 {
-    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 #[cfg(test)]

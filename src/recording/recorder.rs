@@ -14,7 +14,7 @@ use crate::audio::ogg;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::metrics;
-use crate::domain::conversation::SAMPLE_RATE;
+use crate::domain::conversation::seconds;
 use crate::supervisor::blocking;
 
 /// Samples that may gather while the disk is slow: two minutes, 4 MiB.
@@ -232,10 +232,6 @@ impl Recorder {
             Some(result) => Box::pin(std::future::ready(result)),
         });
     }
-}
-
-fn seconds(samples: u64) -> f64 {
-    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 impl Drop for Recorder {

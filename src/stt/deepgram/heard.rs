@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 use super::{HeardWord, segments};
-use crate::domain::conversation::{SAMPLE_RATE, Span};
+use crate::domain::conversation::{Span, seconds};
 use crate::domain::ids::ConversationId;
 use crate::domain::transcript::Transcript;
 use crate::stt::live::{Partial, Place};
@@ -165,13 +165,10 @@ fn nearest(spans: &[Span], moment: f64) -> Option<(Span, f64)> {
         .filter(|(span, _)| distance(*span) <= MARGIN)
 }
 
-fn seconds(samples: u64) -> f64 {
-    samples as f64 / f64::from(SAMPLE_RATE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::conversation::SAMPLE_RATE;
 
     fn word(text: &str, start: f64) -> HeardWord {
         HeardWord {

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::heard::{Conversation, Heard};
 use super::{Deepgram, HeardWord};
 use crate::base::error::{Context, Error, Kind, Result};
-use crate::domain::conversation::{SAMPLE_RATE, Span};
+use crate::domain::conversation::{SAMPLE_RATE, Span, seconds};
 use crate::domain::ids::ConversationId;
 use crate::recording::Recordings;
 use crate::remote::http::Socket;
@@ -277,8 +277,4 @@ const LOST: &str = "the connection to deepgram was lost";
 async fn send(socket: &mut Socket, message: Message) -> Result<()> {
     let sent = timeout(SEND_TIMEOUT, socket.send(message)).await;
     sent.context(Kind::Timeout, LOST)?.context(Kind::Unavailable, LOST)
-}
-
-fn seconds(samples: u64) -> f64 {
-    samples as f64 / f64::from(SAMPLE_RATE)
 }
