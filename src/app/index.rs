@@ -14,8 +14,8 @@ use crate::index::qdrant::{Client, QdrantIndex};
 use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::jobs::Wake;
 use crate::remote::Service;
-use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Follower, Store};
 use crate::supervisor::Supervisor;
 
 /// An index in a service outside, and how that is.
@@ -33,7 +33,7 @@ pub(super) async fn open(
     match outside(config, store.clone(), model, clock)? {
         Some((index, service)) => Ok((index, Some(service))),
         None => {
-            store.follow_memories(None, false).await?;
+            store.follow_memories(Follower::Index, None, false).await?;
             Ok((Arc::new(SqliteVecIndex::new(sqlite)), None))
         }
     }

@@ -22,7 +22,7 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 use crate::store::{
-    Audio, Chats, Conversations, Deleted, Deletions, JobCensus, JobEntry, JobQuery, Jobs,
+    Audio, Chats, Conversations, Deleted, Deletions, Follower, JobCensus, JobEntry, JobQuery, Jobs,
     KnownTime, Memories, Outbox, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users,
     Versions,
 };
@@ -418,13 +418,13 @@ impl Memories for FakeStore {
 
 #[async_trait]
 impl Outbox for FakeStore {
-    async fn follow_memories(&self, _: Option<&str>, _: bool) -> Result<bool> {
+    async fn follow_memories(&self, _: Follower, _: Option<&str>, _: bool) -> Result<bool> {
         unreachable!()
     }
-    async fn memory_news(&self, _: usize) -> Result<Vec<MemoryNews>> {
+    async fn memory_news(&self, _: Follower, _: usize) -> Result<Vec<MemoryNews>> {
         unreachable!()
     }
-    async fn strike_memory_news(&self, _: i64) -> Result<()> {
+    async fn strike_memory_news(&self, _: Follower, _: i64) -> Result<()> {
         unreachable!()
     }
     async fn embedding_width(&self) -> Result<Option<usize>> {

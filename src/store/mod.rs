@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::{History, Step, Timestamp};
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
-use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
+use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window, named};
 use crate::domain::coverage::DayCoverage;
 use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
@@ -480,23 +480,38 @@ pub trait Memories: Send + Sync {
     ) -> Result<()>;
 }
 
-/// What an index outside the store's database has still to hear of. A change is
-/// noted in the transaction that makes it, and until the index has taken it in:
-/// the index catches up however long it was away.
+named!(
+    /// Who keeps memories outside the store's database, and follows their changes.
+    Follower {
+        /// The vector index.
+        Index = "index",
+        /// The graph of who and what they speak of.
+        Graph = "graph",
+    }
+);
+
+/// What those outside the store's database have still to hear of. A change is
+/// noted in the transaction that makes it, and until its follower has taken it
+/// in: that catches up however long it was away.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Notes changes of memories for the index of that name from now on, or for
-    /// none any more. All memories count as changed where it was another before,
-    /// and with `anew`; false when that is not so.
-    async fn follow_memories(&self, index: Option<&str>, anew: bool) -> Result<bool>;
-    /// Whose memories have changed and how they are now, in the order of their
+    /// Notes changes of memories for the follower, which has that name, from now
+    /// on, or not any more. All memories count as changed where it had another
+    /// name before, and with `anew`; false when that is not so.
+    async fn follow_memories(
+        &self,
+        follower: Follower,
+        name: Option<&str>,
+        anew: bool,
+    ) -> Result<bool>;
+    /// The memories that have changed and how they are now, in the order of their
     /// last changes.
-    async fn memory_news(&self, limit: usize) -> Result<Vec<MemoryNews>>;
+    async fn memory_news(&self, follower: Follower, limit: usize) -> Result<Vec<MemoryNews>>;
     /// Strikes off the changes up to the one of that number.
-    async fn strike_memory_news(&self, upto: i64) -> Result<()>;
+    async fn strike_memory_news(&self, follower: Follower, upto: i64) -> Result<()>;
     /// How wide the vectors of memories are; none before the first.
     async fn embedding_width(&self) -> Result<Option<usize>>;
-    /// Adds memories that an index has and the store does not, with their ids and
+    /// Adds memories that the index has and the store does not, with their ids and
     /// no conversation; which of them the store has now. Those of users that it
     /// does not know are left out. `Conflict` for a vector of another width.
     async fn adopt_memories(&self, found: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>>;

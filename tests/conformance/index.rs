@@ -19,7 +19,9 @@ use friend_lite::index::qdrant::{Client, QdrantIndex};
 use friend_lite::index::sqlite_vec::SqliteVecIndex;
 use friend_lite::remote::Service;
 use friend_lite::store::sqlite::{Access, SqliteStore};
-use friend_lite::store::{Conversations, Deletions, Jobs, Memories, Outbox, UserData, Users};
+use friend_lite::store::{
+    Conversations, Deletions, Follower, Jobs, Memories, Outbox, UserData, Users,
+};
 use qdrant_client::Qdrant;
 use qdrant_client::qdrant::{
     CountPointsBuilder, CreateCollectionBuilder, Distance, PointStruct, UpsertPointsBuilder,
@@ -421,7 +423,7 @@ async fn lost_and_changed_behind_its_back(collections: &Collections, server: &mu
     assert_eq!(index.nearest(&anna, &vectors[0], 9).await.unwrap().len(), 4);
 
     // Another index is used for a while.
-    store.follow_memories(None, false).await.unwrap();
+    store.follow_memories(Follower::Index, None, false).await.unwrap();
     store.delete_memory(&ids[1], NOW).await.unwrap();
     let index = collections.open(&store, &name, DEADLINE).1;
     index.catch_up().await.unwrap();

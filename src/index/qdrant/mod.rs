@@ -28,7 +28,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::{IndexedMemory, MemoryNews};
 use crate::remote::{Fault, Phase, Service};
-use crate::store::Store;
+use crate::store::{Follower, Store};
 
 /// Changes told in one request.
 const BATCH: usize = 256;
@@ -79,7 +79,7 @@ impl QdrantIndex {
         // No vector, no memory.
         let Some(width) = width else { return Ok(false) };
         self.prepare(width).await?;
-        let news = self.store.memory_news(BATCH).await?;
+        let news = self.store.memory_news(Follower::Index, BATCH).await?;
         let Some(last) = news.last().map(|one| one.number) else { return Ok(false) };
         let more = news.len() == BATCH;
         let name = self.store_name().await?;
@@ -96,7 +96,7 @@ impl QdrantIndex {
         if !gone.is_empty() {
             self.ask(|| self.client.delete(gone.clone())).await?;
         }
-        self.store.strike_memory_news(last).await?;
+        self.store.strike_memory_news(Follower::Index, last).await?;
         Ok(more)
     }
 
@@ -129,14 +129,14 @@ impl QdrantIndex {
         match self.ask(|| self.client.vectors()).await? {
             Some(vectors) => {
                 self.check(vectors.as_ref(), width)?;
-                if self.store.follow_memories(Some(&self.place), false).await? {
+                if self.store.follow_memories(Follower::Index, Some(&self.place), false).await? {
                     self.tidy().await?;
                 }
                 self.adopt().await?;
             }
             None => {
                 // First: an empty collection is one that everything waits for.
-                self.store.follow_memories(Some(&self.place), true).await?;
+                self.store.follow_memories(Follower::Index, Some(&self.place), true).await?;
                 self.ask(|| self.client.create(width)).await?;
             }
         }

@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0007.sql"),
     include_str!("migrations/0008.sql"),
     include_str!("migrations/0009.sql"),
+    include_str!("migrations/0010.sql"),
 ];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.
@@ -138,6 +139,13 @@ mod tests {
         sql += "insert into jobs (kind, window_id, unique_key, lane, state, run_at, created_at,
                                   updated_at)
                 values ('transcribe', 9, 'transcribe:9', 1, 'ready', 0, 0, 0);";
+        let followed = if version < 10 {
+            "insert into memory_follower values (1, 'an index');
+             insert into memory_news (memory_id) values ('gone');"
+        } else {
+            "insert into memory_follower values ('index', 'an index');
+             insert into memory_news (follower, memory_id) values ('index', 'gone');"
+        };
         let later = [
             (3, "insert into ended_tokens values ('t', 'u', 99);"),
             (
@@ -153,11 +161,7 @@ mod tests {
                  values ('j', 0, 'talk.m4a', 5, '', 'done', 0);",
             ),
             (6, "insert into deletions values ('gone.wav', 1);"),
-            (
-                8,
-                "insert into memory_follower values (1, 'an index');
-                 insert into memory_news (memory_id) values ('gone');",
-            ),
+            (8, followed),
             (
                 9,
                 "insert into entities values ('e', 'u', 'berlin', 'Berlin', 'place'),

@@ -1,4 +1,4 @@
-//! What an index outside has still to hear of. Triggers note the changes; their
+//! What those who follow the memories have still to hear of. Triggers note the changes; their
 //! content is read when it is told, so that each memory is told once, as it is.
 
 use async_trait::async_trait;
@@ -10,42 +10,51 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::{IndexedMemory, MemoryNews};
-use crate::store::Outbox;
+use crate::store::{Follower, Outbox};
 
 #[async_trait]
 impl Outbox for SqliteStore {
-    async fn follow_memories(&self, index: Option<&str>, anew: bool) -> Result<bool> {
-        let index = index.map(str::to_owned);
-        let before = self.read(follower).await?;
-        if before == index && !anew {
+    async fn follow_memories(
+        &self,
+        follower: Follower,
+        name: Option<&str>,
+        anew: bool,
+    ) -> Result<bool> {
+        let name = name.map(str::to_owned);
+        let before = self.read(move |db| followed_as(db, follower)).await?;
+        if before == name && !anew {
             return Ok(false);
         }
         self.write(move |tx| {
-            tx.execute_batch("delete from memory_follower; delete from memory_news")?;
-            if let Some(index) = index {
-                rows::run(tx, "insert into memory_follower values (1, ?1)", [index])?;
-                let sql = "insert into memory_news (memory_id) select id from memories";
-                rows::run(tx, sql, [])?;
+            let follower = follower.as_str();
+            // Its news goes with it.
+            rows::run(tx, "delete from memory_follower where follower = ?1", [follower])?;
+            if let Some(name) = name {
+                rows::run(tx, "insert into memory_follower values (?1, ?2)", [follower, &name])?;
+                let sql = "insert into memory_news (follower, memory_id)
+                           select ?1, id from memories";
+                rows::run(tx, sql, [follower])?;
             }
             Ok(true)
         })
         .await
     }
 
-    async fn memory_news(&self, limit: usize) -> Result<Vec<MemoryNews>> {
+    async fn memory_news(&self, follower: Follower, limit: usize) -> Result<Vec<MemoryNews>> {
         self.read(move |db| {
             let sql = "select n.number, n.memory_id, m.user_id, m.text, m.created_at,
                               m.updated_at, m.embedding
                        from memory_news n left join memories m on m.id = n.memory_id
-                       order by n.number limit ?1";
-            rows::all(db, sql, [sql_limit(limit)], news)
+                       where n.follower = ?1 order by n.number limit ?2";
+            rows::all(db, sql, params![follower.as_str(), sql_limit(limit)], news)
         })
         .await
     }
 
-    async fn strike_memory_news(&self, upto: i64) -> Result<()> {
+    async fn strike_memory_news(&self, follower: Follower, upto: i64) -> Result<()> {
         self.write(move |tx| {
-            rows::run(tx, "delete from memory_news where number <= ?1", [upto]).map(drop)
+            let sql = "delete from memory_news where follower = ?1 and number <= ?2";
+            rows::run(tx, sql, params![follower.as_str(), upto]).map(drop)
         })
         .await
     }
@@ -69,9 +78,8 @@ impl Outbox for SqliteStore {
     }
 }
 
-/// Lets go of the index that follows a database which is a copy: by the time the
-/// copy is used, that has heard of other changes, and is to hear of everything
-/// again.
+/// Lets go of those who follow a database which is a copy: by the time the copy is
+/// used, they have heard of other changes, and are to hear of everything again.
 pub(super) fn unfollow(copy: &Connection) -> Result<()> {
     let sql = "select 1 from sqlite_schema where name = 'memory_follower'";
     // A copy may be of an older schema.
@@ -101,13 +109,15 @@ fn adopt(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool>
         && let Some(row) = Row::find(tx, id)?
     {
         row.show(tx, id, memory.updated_at)?;
-        rows::run(tx, "delete from memory_news where memory_id = ?1", [id.as_str()])?;
+        let sql = "delete from memory_news where follower = ?1 and memory_id = ?2";
+        rows::run(tx, sql, [Follower::Index.as_str(), id.as_str()])?;
     }
     Ok(added > 0)
 }
 
-fn follower(db: &Connection) -> Result<Option<String>> {
-    rows::first(db, "select name from memory_follower", [], |row| row.get(0))
+fn followed_as(db: &Connection, follower: Follower) -> Result<Option<String>> {
+    let sql = "select name from memory_follower where follower = ?1";
+    rows::first(db, sql, [follower.as_str()], |row| row.get(0))
 }
 
 fn news(row: &rusqlite::Row<'_>) -> rusqlite::Result<MemoryNews> {

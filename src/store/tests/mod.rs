@@ -72,6 +72,7 @@ macro_rules! every_test {
             }
             outbox {
                 changes_are_noted_once_and_only_while_somebody_follows
+                each_follower_hears_of_changes_by_itself
             }
             uploads {
                 a_file_waits_for_its_recording_and_is_closed_with_it

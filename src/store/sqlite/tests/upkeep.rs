@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::sqlite::testing::{Fixture, add, at, directory, user};
 use crate::store::sqlite::{Access, SqliteStore};
-use crate::store::{Outbox, Upkeep, Users};
+use crate::store::{Follower, Outbox, Upkeep, Users};
 
 fn files(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
@@ -159,12 +159,12 @@ async fn a_copy_is_followed_by_nobody() {
     let f = Fixture::new();
     let anna = f.user("anna").await;
     f.remember(&anna, &[add("a fact", 1)]).await;
-    f.store.follow_memories(Some("there"), false).await.unwrap();
+    f.store.follow_memories(Follower::Index, Some("there"), false).await.unwrap();
     let place = directory();
     f.store.back_up(&place.path().join("friend-lite.db")).await.unwrap();
     let copy = SqliteStore::open(place.path(), Access::Exclusive).unwrap();
-    assert!(copy.memory_news(100).await.unwrap().is_empty());
-    assert!(copy.follow_memories(Some("there"), false).await.unwrap());
-    assert_eq!(copy.memory_news(100).await.unwrap().len(), 1);
-    assert!(!f.store.follow_memories(Some("there"), false).await.unwrap());
+    assert!(copy.memory_news(Follower::Index, 100).await.unwrap().is_empty());
+    assert!(copy.follow_memories(Follower::Index, Some("there"), false).await.unwrap());
+    assert_eq!(copy.memory_news(Follower::Index, 100).await.unwrap().len(), 1);
+    assert!(!f.store.follow_memories(Follower::Index, Some("there"), false).await.unwrap());
 }
