@@ -2,6 +2,7 @@
 //! place that names concrete adapters.
 
 mod engines;
+mod graph;
 mod index;
 mod services;
 
@@ -19,8 +20,6 @@ use crate::base::system;
 use crate::config::{Config, Wyoming};
 use crate::discovery::{self, Service};
 use crate::domain::finding::Finding;
-use crate::graph::Graph;
-use crate::graph::sqlite::SqliteGraph;
 use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap, setup};
@@ -191,17 +190,17 @@ impl App {
             &clock,
         );
 
-        let graph: Arc<dyn Graph> = Arc::new(SqliteGraph::new(&sqlite));
+        let (graph, graph_service) = graph::open(&config, &sqlite, &clock).await?;
         if config.graph.enabled {
             let relate =
                 Relate::new(graph.clone(), engines.llm.clone(), config.jobs.retry_pause.get());
-            keep_graph(relate, &wake, &supervisor);
+            graph::keep(relate, &wake, &supervisor);
         }
         if index_service.is_some() {
             index::keep(&index, &wake, &supervisor);
         }
-        let outside = engines.services.iter().cloned().chain(index_service).collect();
-        let health = Health::new(outside);
+        let outside = engines.services.iter().cloned().chain(index_service).chain(graph_service);
+        let health = Health::new(outside.collect());
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
@@ -255,7 +254,10 @@ impl App {
         let listening = [(scheme, address)].into_iter().chain(sources.iter().copied()).collect();
         let name = watch::Sender::new(device_name(&config, store.as_ref()).await?);
         announce(&config, &supervisor, &name, address, &sources);
-        let recall = Recall::new(store.clone(), index, engines.embedder.clone());
+        let mut recall = Recall::new(store.clone(), index, engines.embedder.clone());
+        if config.graph.enabled {
+            recall = recall.with_graph(graph.clone(), config.graph.widen);
+        }
         let api = Arc::new(Api {
             speech: engines.stt.clone(),
             assistant: Assistant::new(
@@ -459,21 +461,6 @@ fn start_workers(
             async move { worker.run(stop).await }
         });
     }
-}
-
-/// Has memories read for who and what they speak of.
-fn keep_graph(relate: Relate, wake: &Wake, supervisor: &Supervisor) {
-    let (relate, wake) = (Arc::new(relate), wake.clone());
-    supervisor.service("graph", move |stop| {
-        let (relate, wake) = (relate.clone(), wake.clone());
-        async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = relate.run(&wake) => {}
-            }
-            Ok(())
-        }
-    });
 }
 
 /// Has the models that are missing fetched; what waits for one is done once it

@@ -55,6 +55,22 @@ impl Supervisor {
         self.restarts.load(Ordering::Relaxed)
     }
 
+    /// Runs `work`, which may be ended at any await, until it comes to its end or
+    /// shutdown; as [`Supervisor::service`] when it panics.
+    pub fn background<F, Fut>(&self, name: &'static str, work: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.service(name, move |stop| {
+            let work = work();
+            async move {
+                stop.run_until_cancelled(work).await;
+                Ok(())
+            }
+        });
+    }
+
     /// Runs `service` until shutdown, starting it again with growing pauses
     /// when it returns an error or panics.
     pub fn service<F, Fut>(&self, name: &'static str, service: F)

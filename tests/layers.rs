@@ -34,6 +34,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("embed", "ollama"),
     ("embed", "openai"),
     ("store", "sqlite"),
+    ("graph", "neo4j"),
     ("graph", "sqlite"),
     ("index", "qdrant"),
     ("index", "sqlite_vec"),

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::HEALTH_INTERVAL;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
@@ -70,22 +68,16 @@ pub fn index_outside(
 /// it is.
 pub(super) fn keep(index: &Arc<dyn Index>, wake: &Wake, supervisor: &Supervisor) {
     let (index, wake) = (index.clone(), wake.clone());
-    supervisor.service("index", move |stop| {
+    supervisor.background("index", move || {
         let (index, wake) = (index.clone(), wake.clone());
-        async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = follow(index.as_ref(), &wake, &stop) => {}
-            }
-            Ok(())
-        }
+        async move { follow(index.as_ref(), &wake).await }
     });
 }
 
-async fn follow(index: &dyn Index, wake: &Wake, stop: &CancellationToken) {
+async fn follow(index: &dyn Index, wake: &Wake) {
     let mut wakes = wake.listen();
     let (mut behind, mut told) = (false, String::new());
-    while !stop.is_cancelled() {
+    loop {
         match index.catch_up().await {
             Ok(()) => {
                 told.clear();

@@ -13,6 +13,7 @@ use crate::config::{Config, Secret};
 use crate::embed::Embedder;
 use crate::embed::ollama::OllamaEmbedder;
 use crate::embed::openai::OpenaiEmbedder;
+use crate::graph::neo4j::Client as Neo4jClient;
 use crate::index::qdrant::Client as QdrantClient;
 use crate::llm::LanguageModel;
 use crate::llm::ollama::{self, OllamaModel, Pulled};
@@ -157,6 +158,9 @@ pub async fn check_services(config: &Config) -> Vec<(&'static str, Result<String
     if config.index.engine == "qdrant" {
         found.push(("qdrant", check_qdrant(config).await));
     }
+    if config.graph.enabled && config.graph.engine == "neo4j" {
+        found.push(("neo4j", check_neo4j(config).await));
+    }
     found
 }
 
@@ -194,6 +198,11 @@ async fn check_ollama(config: &Config) -> Result<String> {
 
 async fn check_qdrant(config: &Config) -> Result<String> {
     let client = QdrantClient::new(&config.qdrant, &config.remote)?;
+    client.check().await.map_err(Fault::into_error)
+}
+
+async fn check_neo4j(config: &Config) -> Result<String> {
+    let client = Neo4jClient::new(&config.neo4j, &config.remote)?;
     client.check().await.map_err(Fault::into_error)
 }
 

@@ -41,6 +41,9 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("VECTOR_STORE_PROVIDER", "index", "engine"),
     ("QDRANT_BASE_URL", "qdrant", "url"),
     ("QDRANT_API_KEY", "qdrant", "api_key"),
+    ("NEO4J_HOST", "neo4j", "uri"),
+    ("NEO4J_USER", "neo4j", "user"),
+    ("NEO4J_PASSWORD", "neo4j", "password"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
@@ -53,6 +56,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("openai", "embed_key"),
     ("openai", "speech_key"),
     ("qdrant", "api_key"),
+    ("neo4j", "password"),
 ];
 
 /// What decides the configuration besides the file's own content.

@@ -69,6 +69,8 @@ pub struct Config {
     pub index: Index,
     /// Qdrant.
     pub qdrant: Qdrant,
+    /// Neo4j.
+    pub neo4j: Neo4j,
     /// Services outside, all of them.
     pub remote: Remote,
     /// What is remembered.
@@ -465,6 +467,25 @@ section!(
 );
 
 section!(
+    /// Neo4j: used where `graph.engine` names it. Any server that speaks Bolt and
+    /// Cypher will do.
+    Neo4j {
+        /// Where its Bolt interface is. A host name alone means port 7687 there;
+        /// `bolt+s://` and `neo4j+s://` are encrypted, and of certificates
+        /// `remote.ca` alone counts then, where that is set.
+        uri: String = "bolt://localhost:7687".into(),
+        /// Who asks.
+        user: String = "neo4j".into(),
+        /// The password of that user.
+        password: Secret = Secret::default(),
+        /// Database of the graph; what others have in it stays as it is.
+        database: String = "neo4j".into(),
+        /// Time one request may take.
+        deadline: Interval = Interval::from_secs(10),
+    }
+);
+
+section!(
     /// Qdrant: used where `index.engine` names it.
     Qdrant {
         /// Where its gRPC interface is. A host name alone means port 6334 there.
@@ -514,6 +535,12 @@ section!(
         /// It takes an answer of the language model for every few memories; those
         /// from before it was switched on are read too.
         enabled: bool = false,
+        /// Where it is kept: `sqlite` (the daemon's own database) or `neo4j`. Either
+        /// has all memories read anew after a change.
+        engine: String = "sqlite".into(),
+        /// Memories that a search looks at besides, because they speak of somebody
+        /// or something that its best hits speak of. 0: none.
+        widen: usize = 0,
     }
 );
 
@@ -644,6 +671,19 @@ impl Qdrant {
             (true, _) => url.to_owned(),
             (false, true) => format!("http://{url}"),
             (false, false) => format!("http://{url}:6334"),
+        }
+    }
+}
+
+impl Neo4j {
+    /// The URI of its Bolt interface: of a host name alone, with all else that is
+    /// usual.
+    pub fn address(&self) -> String {
+        let uri = self.uri.trim_end_matches('/');
+        match (uri.contains("://"), uri.contains(':')) {
+            (true, _) => uri.to_owned(),
+            (false, true) => format!("bolt://{uri}"),
+            (false, false) => format!("bolt://{uri}:7687"),
         }
     }
 }

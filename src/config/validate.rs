@@ -150,6 +150,7 @@ impl Config {
             ("uploads.timeout", self.uploads.timeout),
             ("health.store_timeout", self.health.store_timeout),
             ("qdrant.deadline", self.qdrant.deadline),
+            ("neo4j.deadline", self.neo4j.deadline),
             ("remote.connect_timeout", self.remote.connect_timeout),
             ("remote.pause", self.remote.pause),
         ] {
@@ -225,6 +226,20 @@ impl Config {
         require(matches!(engine.as_str(), "sqlite-vec" | "qdrant"), "index.engine", || {
             format!("`{engine}` is neither sqlite-vec nor qdrant")
         })?;
+        let engine = &self.graph.engine;
+        require(matches!(engine.as_str(), "sqlite" | "neo4j"), "graph.engine", || {
+            format!("`{engine}` is neither sqlite nor neo4j")
+        })?;
+        require(self.graph.widen <= 100, "graph.widen", || "must be at most 100".into())?;
+        let uri = self.neo4j.address();
+        let schemes = ["bolt", "bolt+s", "neo4j", "neo4j+s"];
+        let known = reqwest::Url::parse(&uri).is_ok_and(|url| {
+            schemes.contains(&url.scheme()) && url.has_host() && url.password().is_none()
+        });
+        require(known, "neo4j.uri", || {
+            format!("`{uri}` is not of the form bolt://host:port (nor bolt+s, neo4j, neo4j+s)")
+        })?;
+        require(!self.neo4j.database.is_empty(), "neo4j.database", || "must not be empty".into())?;
         let collection = &self.qdrant.collection;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         require(
@@ -358,7 +373,11 @@ mod tests {
             (&|c: &mut Config| c.index.engine = "faiss".into(), "index.engine"),
             (&|c: &mut Config| c.qdrant.url = "ftp://qdrant".into(), "qdrant.url"),
             (&|c: &mut Config| c.qdrant.collection = "a/b".into(), "qdrant.collection"),
-        ] as [(&dyn Fn(&mut Config), &str); 11]
+            (&|c: &mut Config| c.graph.engine = "oracle".into(), "graph.engine"),
+            (&|c: &mut Config| c.graph.widen = 1000, "graph.widen"),
+            (&|c: &mut Config| c.neo4j.uri = "http://graph:7474".into(), "neo4j.uri"),
+            (&|c: &mut Config| c.neo4j.uri = "bolt://me:secret@graph".into(), "neo4j.uri"),
+        ] as [(&dyn Fn(&mut Config), &str); 15]
         {
             let mut config = Config::default();
             set(&mut config);

@@ -1,4 +1,4 @@
-//! The graph of who and what memories speak of: the port, with its adapter beside
+//! The graph of who and what memories speak of: the port, with its adapters beside
 //! it.
 
 use async_trait::async_trait;
@@ -8,7 +8,11 @@ use crate::domain::graph::{Entity, EntityKind, Reading, Relation};
 use crate::domain::ids::{EntityId, MemoryId, UserId};
 use crate::domain::memory::Memory;
 
+pub mod neo4j;
 pub mod sqlite;
+
+/// How often reading a memory may fail before it is left alone.
+pub(crate) const MAX_ATTEMPTS: i64 = 5;
 
 /// Which entities to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +28,9 @@ pub struct EntityQuery {
 }
 
 /// Entities and relations, each borne out by a memory: they go when it goes, and
-/// are made anew when it changes. Every method returns `Storage` when the graph
-/// cannot be read or written.
+/// are made anew when it changes: what is asked is true of the memories that the
+/// store has by now. Every method returns `Storage` when the graph cannot be read
+/// or written, `Unavailable`, `Timeout` or `Away` when a service outside fails.
 #[async_trait]
 pub trait Graph: Send + Sync {
     /// Memories that have not been read as they are now: those that have failed
@@ -53,4 +58,17 @@ pub trait Graph: Send + Sync {
         to: &EntityId,
         hops: usize,
     ) -> Result<Option<Vec<Relation>>>;
+    /// Memories of `user` that speak of what `memories` speak of, and are none of
+    /// those: first the ones that share what few memories speak of.
+    async fn neighbours(
+        &self,
+        user: &UserId,
+        memories: &[MemoryId],
+        limit: usize,
+    ) -> Result<Vec<MemoryId>>;
+    /// Takes in what has changed in the store, all of it. Where the graph is part
+    /// of the store there is nothing to do.
+    async fn catch_up(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -68,6 +68,16 @@ impl Graph for SqliteGraph {
         let (from, to) = (from.clone(), to.clone());
         self.store.read(move |db| graph::path(db, &from, &to, hops)).await
     }
+
+    async fn neighbours(
+        &self,
+        user: &UserId,
+        memories: &[MemoryId],
+        limit: usize,
+    ) -> Result<Vec<MemoryId>> {
+        let (user, memories) = (user.clone(), memories.to_vec());
+        self.store.read(move |db| graph::neighbours(db, &user, &memories, limit)).await
+    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,18 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::ScoredMemory;
 use crate::embed::Embedder;
+use crate::graph::Graph;
 use crate::index::Index;
 use crate::store::Store;
 
 /// Rank constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009).
 const RRF_K: f32 = 60.0;
+
+/// Hits from which a search is widened.
+const WIDENED: usize = 3;
+/// What a place in the ranking by the graph counts: a memory that shares somebody
+/// with a hit is less likely meant than the hit.
+const GRAPH_WEIGHT: f32 = 0.5;
 
 /// Finds memories. Cheap to clone.
 #[derive(Clone)]
@@ -19,12 +26,22 @@ pub struct Recall {
     store: Arc<dyn Store>,
     index: Arc<dyn Index>,
     embedder: Arc<dyn Embedder>,
+    graph: Option<Arc<dyn Graph>>,
+    widen: usize,
 }
 
 impl Recall {
     /// A search over these.
     pub fn new(store: Arc<dyn Store>, index: Arc<dyn Index>, embedder: Arc<dyn Embedder>) -> Self {
-        Self { store, index, embedder }
+        Self { store, index, embedder, graph: None, widen: 0 }
+    }
+
+    /// The same search, which looks at `widen` memories besides: those that `graph`
+    /// has as neighbours of the best hits.
+    #[must_use]
+    pub fn with_graph(mut self, graph: Arc<dyn Graph>, widen: usize) -> Self {
+        (self.graph, self.widen) = (Some(graph), widen);
+        self
     }
 
     /// The `limit` memories of `user` that answer `query` best, best first, none
@@ -57,7 +74,12 @@ impl Recall {
             Err(error) => by_words_alone(&error),
         };
         let by_words = self.store.search_text(user, query, pool).await?;
-        let ranked = fuse(&by_meaning, &by_words);
+        let meant: Vec<MemoryId> = by_meaning.iter().map(|(id, _)| id.clone()).collect();
+        let mut ranked = fuse(&[(&meant, 1.0), (&by_words, 1.0)]);
+        let near = self.near(user, &ranked).await;
+        if !near.is_empty() {
+            ranked = fuse(&[(&meant, 1.0), (&by_words, 1.0), (&near, GRAPH_WEIGHT)]);
+        }
 
         let similarity: HashMap<&MemoryId, f32> =
             by_meaning.iter().map(|(id, score)| (id, score.clamp(0.0, 1.0))).collect();
@@ -70,6 +92,21 @@ impl Recall {
             .map(|memory| ScoredMemory { score: score_of(&memory.id), memory })
             .collect())
     }
+
+    /// Memories that speak of what the first of `ranked` speak of.
+    async fn near(&self, user: &UserId, ranked: &[MemoryId]) -> Vec<MemoryId> {
+        let Some(graph) = self.graph.as_ref().filter(|_| self.widen > 0) else {
+            return Vec::new();
+        };
+        let hits = ranked.get(..WIDENED).unwrap_or(ranked);
+        graph.neighbours(user, hits, self.widen).await.unwrap_or_else(|error| {
+            // Of one that is away, its own breaker has told.
+            if error.kind() != Kind::Away {
+                tracing::warn!("searching without the graph: {}", error.report());
+            }
+            Vec::new()
+        })
+    }
 }
 
 /// Nothing is found by meaning, because of `error`.
@@ -81,14 +118,12 @@ fn by_words_alone(error: &Error) -> Vec<(MemoryId, f32)> {
     Vec::new()
 }
 
-/// Reciprocal rank fusion of two rankings, best first.
-fn fuse(by_meaning: &[(MemoryId, f32)], by_words: &[MemoryId]) -> Vec<MemoryId> {
+/// Reciprocal rank fusion of rankings, best first, each with its weight.
+fn fuse(rankings: &[(&[MemoryId], f32)]) -> Vec<MemoryId> {
     let mut scores: HashMap<&MemoryId, f32> = HashMap::new();
-    let rankings =
-        [by_meaning.iter().map(|(id, _)| id).collect::<Vec<_>>(), by_words.iter().collect()];
-    for ranking in rankings {
-        for (rank, id) in ranking.into_iter().enumerate() {
-            *scores.entry(id).or_default() += 1.0 / (RRF_K + rank as f32 + 1.0);
+    for (ranking, weight) in rankings {
+        for (rank, id) in ranking.iter().enumerate() {
+            *scores.entry(id).or_default() += weight / (RRF_K + rank as f32 + 1.0);
         }
     }
     let mut ranked: Vec<_> = scores.into_iter().collect();
@@ -103,9 +138,14 @@ mod tests {
     #[test]
     fn what_both_rankings_find_comes_first() {
         let id = |text: &str| MemoryId::from_text(text);
-        let by_meaning = [(id("a"), 0.9), (id("b"), 0.8), (id("c"), 0.7)];
-        let fused = fuse(&by_meaning, &[id("b"), id("d")]);
+        let by_meaning = [id("a"), id("b"), id("c")];
+        let by_words = [id("b"), id("d")];
+        let fused = fuse(&[(&by_meaning, 1.0), (&by_words, 1.0)]);
         assert_eq!(fused.first(), Some(&id("b")));
         assert_eq!(fused.len(), 4);
+        let near = [id("e"), id("c")];
+        let widened = fuse(&[(&by_meaning, 1.0), (&by_words, 1.0), (&near, 0.5)]);
+        assert_eq!(widened.first(), Some(&id("b")), "a neighbour does not go before a hit");
+        assert_eq!(widened.last(), Some(&id("e")));
     }
 }

@@ -67,6 +67,7 @@ impl Relate {
     /// # Errors
     /// What the model and the graph return.
     pub async fn step(&self) -> Result<bool> {
+        self.graph.catch_up().await?;
         if !self.llm.is_ready() {
             return Ok(false);
         }

@@ -66,6 +66,18 @@ impl<T> Store for T where
 {
 }
 
+/// The setting with the name of the store.
+const NAME: &str = "index.store_name";
+
+/// What a store calls itself to those outside that keep what is of several.
+///
+/// # Errors
+/// As [`Users::setting_or_insert`].
+pub async fn name_of(store: &dyn Store) -> Result<String> {
+    let fresh = uuid::Uuid::new_v4().to_string();
+    store.setting_or_insert(NAME, &fresh).await
+}
+
 /// What may change in a user. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserUpdate {

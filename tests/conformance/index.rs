@@ -36,8 +36,8 @@ use crate::harness::faulty::Proxy;
 use crate::harness::services::{KEY, Server};
 
 const WIDTH: usize = 64;
-const MODEL: &str = "test-model";
-const NOW: Timestamp = Timestamp::from_millis(1_753_190_000_000);
+pub(super) const MODEL: &str = "test-model";
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_753_190_000_000);
 
 /// Repeatable numbers between -1 and 1 (SplitMix64).
 struct Noise(u64);
@@ -66,6 +66,23 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// Adds the user of that number; the first is an administrator.
+pub(super) async fn add_user(store: &SqliteStore, n: usize) -> UserId {
+    let user = User {
+        id: UserId::from_text(format!("{n:024}")),
+        email: format!("{n}@example.com"),
+        password_hash: String::new(),
+        display_name: None,
+        is_active: true,
+        is_superuser: n == 1,
+        is_verified: true,
+        token_epoch: 0,
+        created_at: NOW,
+    };
+    store.add_user(&user).await.unwrap();
+    user.id
+}
+
 /// A store with its index.
 struct World {
     store: SqliteStore,
@@ -86,19 +103,7 @@ trait Adapter {
 
 impl World {
     async fn user(&self, n: usize) -> UserId {
-        let user = User {
-            id: UserId::from_text(format!("{n:024}")),
-            email: format!("{n}@example.com"),
-            password_hash: String::new(),
-            display_name: None,
-            is_active: true,
-            is_superuser: n == 1,
-            is_verified: true,
-            token_epoch: 0,
-            created_at: NOW,
-        };
-        self.store.add_user(&user).await.unwrap();
-        user.id
+        add_user(&self.store, n).await
     }
 
     /// Has `user` remember a fact for each vector.

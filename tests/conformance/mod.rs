@@ -3,6 +3,7 @@
 
 mod embedding;
 mod faults;
+mod graph;
 mod index;
 mod language;
 mod speech;

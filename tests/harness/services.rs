@@ -1,6 +1,7 @@
 //! Services outside, each a process that can be killed and frozen: real ones
-//! (wyoming-faster-whisper, llama.cpp's server, Qdrant), and stand-ins for Deepgram
-//! and Ollama, which the clients of those check.
+//! (wyoming-faster-whisper, llama.cpp's server, Qdrant, ArcadeDB, which speaks Neo4j's
+//! Bolt and Cypher), and stand-ins for Deepgram and Ollama, which the clients of those
+//! check.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -29,6 +30,8 @@ pub struct Server {
 enum Program {
     /// A script of tests/harness/services, with what it is told.
     Script(&'static str, Vec<String>),
+    /// The same with the directory that it keeps everything in.
+    Keeping(&'static str, Vec<String>, tempfile::TempDir),
     /// Qdrant, with the directory that it keeps everything in.
     Qdrant(tempfile::TempDir),
 }
@@ -72,6 +75,13 @@ impl Server {
     /// Qdrant; the port is that of gRPC.
     pub fn qdrant() -> Self {
         Self::launch(Program::Qdrant(tempfile::tempdir().unwrap()))
+    }
+
+    /// ArcadeDB, with a database `neo4j` that keeps what is in it.
+    pub fn arcadedb() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let args = vec![KEY.into(), dir.path().display().to_string()];
+        Self::launch(Program::Keeping("arcadedb.py", args, dir))
     }
 
     fn start(script: &'static str, args: Vec<String>) -> Self {
@@ -134,7 +144,7 @@ impl Drop for Server {
 impl Program {
     fn name(&self) -> &'static str {
         match self {
-            Self::Script(name, _) => name,
+            Self::Script(name, _) | Self::Keeping(name, ..) => name,
             Self::Qdrant(_) => "qdrant",
         }
     }
@@ -143,7 +153,9 @@ impl Program {
     fn launch(&self, port: u16, log: &Path) -> (Child, u16) {
         let log = std::fs::OpenOptions::new().append(true).open(log).unwrap();
         match self {
-            Self::Script(name, args) => script(name, port, args, log),
+            Self::Script(name, args) | Self::Keeping(name, args, _) => {
+                script(name, port, args, log)
+            }
             Self::Qdrant(dir) => qdrant(port, dir.path(), log),
         }
     }

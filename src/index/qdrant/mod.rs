@@ -28,7 +28,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 use crate::domain::memory::{IndexedMemory, MemoryNews};
 use crate::remote::{Fault, Phase, Service};
-use crate::store::{Follower, Store};
+use crate::store::{Follower, Store, name_of};
 
 /// Changes told in one request.
 const BATCH: usize = 256;
@@ -36,8 +36,6 @@ const BATCH: usize = 256;
 const PAGE: u32 = 256;
 /// In place of a width: the store has no vectors, and nothing was found for it.
 const NOTHING: usize = usize::MAX;
-/// The setting by which the store knows its own points.
-const STORE_NAME: &str = "index.store_name";
 
 /// The memories of a store in a collection of Qdrant.
 pub struct QdrantIndex {
@@ -82,7 +80,7 @@ impl QdrantIndex {
         let news = self.store.memory_news(Follower::Index, BATCH).await?;
         let Some(last) = news.last().map(|one| one.number) else { return Ok(false) };
         let more = news.len() == BATCH;
-        let name = self.store_name().await?;
+        let name = name_of(self.store.as_ref()).await?;
         let (mut put, mut gone) = (Vec::new(), Vec::new());
         for MemoryNews { id, now, .. } in news {
             match now {
@@ -167,7 +165,7 @@ impl QdrantIndex {
     /// Takes out points of memories that were forgotten while the store did not
     /// note it for this index.
     async fn tidy(&self) -> Result<()> {
-        let name = self.store_name().await?;
+        let name = name_of(self.store.as_ref()).await?;
         let mut from = None;
         loop {
             let (points, next) =
@@ -190,7 +188,7 @@ impl QdrantIndex {
     /// Makes memories of the points that no store has put there, where they are
     /// some; the points stay as they are.
     async fn adopt(&self) -> Result<()> {
-        let name = self.store_name().await?;
+        let name = name_of(self.store.as_ref()).await?;
         let (mut adopted, mut left, mut from) = (0, 0, None);
         loop {
             let (points, next) =
@@ -215,11 +213,6 @@ impl QdrantIndex {
             tracing::info!(adopted, left, "found memories in qdrant that the store did not have");
         }
         Ok(())
-    }
-
-    async fn store_name(&self) -> Result<String> {
-        let fresh = uuid::Uuid::new_v4().to_string();
-        self.store.setting_or_insert(STORE_NAME, &fresh).await
     }
 
     /// What Qdrant answers. A collection that is gone is made again by the next
@@ -276,7 +269,7 @@ impl Index for QdrantIndex {
 
     async fn renew(&self) -> Result<()> {
         if self.ask(|| self.client.vectors()).await?.is_some() {
-            let name = self.store_name().await?;
+            let name = name_of(self.store.as_ref()).await?;
             let strangers = self.ask(|| self.client.strangers(&name)).await?;
             if strangers > 0 {
                 return Err(Error::new(

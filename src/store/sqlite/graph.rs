@@ -10,10 +10,7 @@ use crate::base::error::Result;
 use crate::domain::graph::{End, Entity, EntityKind, Reading, Relation, key};
 use crate::domain::ids::{EntityId, MemoryId, UserId};
 use crate::domain::memory::Memory;
-use crate::graph::EntityQuery;
-
-/// How often reading a memory may fail before it is left alone.
-const MAX_ATTEMPTS: i64 = 5;
+use crate::graph::{EntityQuery, MAX_ATTEMPTS};
 
 /// Memories that have not been read as they are now.
 pub(crate) fn unread(db: &Connection, limit: usize) -> Result<Vec<Memory>> {
@@ -154,6 +151,30 @@ pub(crate) fn path(
         here = end;
     }
     Ok(Some(chain))
+}
+
+/// Memories of `user` that speak of what `memories` speak of, those first that
+/// share what few speak of.
+pub(crate) fn neighbours(
+    db: &Connection,
+    user: &UserId,
+    memories: &[MemoryId],
+    limit: usize,
+) -> Result<Vec<MemoryId>> {
+    let sql = "with hits as (select value as id from json_each(?2)),
+                    spoken_of as (
+                        select distinct entity_id from mentions join entities e on e.id = entity_id
+                        where memory_id in (select id from hits) and e.user_id = ?1),
+                    shares as (
+                        select entity_id, 1.0 / count(*) as share
+                        from mentions join spoken_of using (entity_id) group by entity_id)
+               select memory_id from mentions join shares using (entity_id)
+               where memory_id not in (select id from hits)
+               group by memory_id order by sum(share) desc, memory_id limit ?3";
+    let hits = serde_json::json!(memories).to_string();
+    rows::all(db, sql, params![user.as_str(), hits, sql_limit(limit)], |row| {
+        Ok(MemoryId::from_text(row.get::<_, String>(0)?))
+    })
 }
 
 fn relation(row: &Row<'_>) -> rusqlite::Result<Relation> {
