@@ -167,7 +167,7 @@ impl App {
             async move { sweep.run(every, stop).await }
         });
         supervisor.once(timekeeper.run(every, supervisor.stop_token()));
-        supervisor.service("memory", move |stop| system::keep_memory_small(every, stop));
+        supervisor.service("memory", system::keep_memory_small);
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
         let learner = Learner::new(
             store.clone(),

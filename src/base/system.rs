@@ -117,13 +117,17 @@ pub fn open_descriptors() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
-/// Gives back to the system what the start used once: code, and then, `every` so
-/// often, freed memory, all of which glibc keeps, in an arena for each thread.
+/// How often freed memory is given back: often enough that what one busy moment
+/// took does not add up with the next; it costs a millisecond.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Gives back to the system what the start used once: code, and then, from time to
+/// time, freed memory, all of which glibc keeps, in an arena for each thread.
 /// Returns when `stop` is cancelled.
 ///
 /// # Errors
 /// None: it is a service like the others.
-pub async fn keep_memory_small(every: Duration, stop: CancellationToken) -> Result<()> {
+pub async fn keep_memory_small(stop: CancellationToken) -> Result<()> {
     // What the start leaves behind is free by then.
     let mut pause = Duration::from_secs(1);
     if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -135,7 +139,7 @@ pub async fn keep_memory_small(every: Duration, stop: CancellationToken) -> Resu
     }
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         trim_heap();
-        pause = every;
+        pause = TRIM_INTERVAL;
     }
     Ok(())
 }

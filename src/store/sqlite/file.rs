@@ -21,7 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The page caches, bounded so that the daemon stays small as the database grows;
 /// the system's own cache holds the rest. Negative: KiB.
 const WRITER_CACHE: i64 = -512;
-const READER_CACHE: i64 = -256;
+const READER_CACHE: i64 = -128;
 
 /// The write-ahead log is cut back to this many bytes after a large write.
 const WAL_LIMIT: i64 = 8 << 20;
