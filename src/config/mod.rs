@@ -539,8 +539,8 @@ section!(
         /// has all memories read anew after a change.
         engine: String = "sqlite".into(),
         /// Memories that a search looks at besides, because they speak of somebody
-        /// or something that its best hits speak of. 0: none.
-        widen: usize = 0,
+        /// or something that its best hits speak of; they come after those. 0: none.
+        widen: usize = 10,
     }
 );
 

@@ -14,11 +14,9 @@ use crate::store::Store;
 /// Rank constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009).
 const RRF_K: f32 = 60.0;
 
-/// Hits from which a search is widened.
+/// Hits from which a search is widened. They stay first: a memory that shares
+/// somebody with a hit is less likely meant than the hit.
 const WIDENED: usize = 3;
-/// What a place in the ranking by the graph counts: a memory that shares somebody
-/// with a hit is less likely meant than the hit.
-const GRAPH_WEIGHT: f32 = 0.5;
 
 /// Finds memories. Cheap to clone.
 #[derive(Clone)]
@@ -75,11 +73,10 @@ impl Recall {
         };
         let by_words = self.store.search_text(user, query, pool).await?;
         let meant: Vec<MemoryId> = by_meaning.iter().map(|(id, _)| id.clone()).collect();
-        let mut ranked = fuse(&[(&meant, 1.0), (&by_words, 1.0)]);
+        let mut ranked = fuse(&meant, &by_words);
+        let others = ranked.split_off(WIDENED.min(ranked.len()));
         let near = self.near(user, &ranked).await;
-        if !near.is_empty() {
-            ranked = fuse(&[(&meant, 1.0), (&by_words, 1.0), (&near, GRAPH_WEIGHT)]);
-        }
+        ranked.extend(if near.is_empty() { others } else { fuse(&others, &near) });
 
         let similarity: HashMap<&MemoryId, f32> =
             by_meaning.iter().map(|(id, score)| (id, score.clamp(0.0, 1.0))).collect();
@@ -93,12 +90,11 @@ impl Recall {
             .collect())
     }
 
-    /// Memories that speak of what the first of `ranked` speak of.
-    async fn near(&self, user: &UserId, ranked: &[MemoryId]) -> Vec<MemoryId> {
+    /// Memories that speak of what `hits` speak of.
+    async fn near(&self, user: &UserId, hits: &[MemoryId]) -> Vec<MemoryId> {
         let Some(graph) = self.graph.as_ref().filter(|_| self.widen > 0) else {
             return Vec::new();
         };
-        let hits = ranked.get(..WIDENED).unwrap_or(ranked);
         graph.neighbours(user, hits, self.widen).await.unwrap_or_else(|error| {
             // Of one that is away, its own breaker has told.
             if error.kind() != Kind::Away {
@@ -118,12 +114,12 @@ fn by_words_alone(error: &Error) -> Vec<(MemoryId, f32)> {
     Vec::new()
 }
 
-/// Reciprocal rank fusion of rankings, best first, each with its weight.
-fn fuse(rankings: &[(&[MemoryId], f32)]) -> Vec<MemoryId> {
+/// Reciprocal rank fusion of two rankings, best first.
+fn fuse(one: &[MemoryId], other: &[MemoryId]) -> Vec<MemoryId> {
     let mut scores: HashMap<&MemoryId, f32> = HashMap::new();
-    for (ranking, weight) in rankings {
+    for ranking in [one, other] {
         for (rank, id) in ranking.iter().enumerate() {
-            *scores.entry(id).or_default() += weight / (RRF_K + rank as f32 + 1.0);
+            *scores.entry(id).or_default() += 1.0 / (RRF_K + rank as f32 + 1.0);
         }
     }
     let mut ranked: Vec<_> = scores.into_iter().collect();
@@ -140,12 +136,8 @@ mod tests {
         let id = |text: &str| MemoryId::from_text(text);
         let by_meaning = [id("a"), id("b"), id("c")];
         let by_words = [id("b"), id("d")];
-        let fused = fuse(&[(&by_meaning, 1.0), (&by_words, 1.0)]);
+        let fused = fuse(&by_meaning, &by_words);
         assert_eq!(fused.first(), Some(&id("b")));
         assert_eq!(fused.len(), 4);
-        let near = [id("e"), id("c")];
-        let widened = fuse(&[(&by_meaning, 1.0), (&by_words, 1.0), (&near, 0.5)]);
-        assert_eq!(widened.first(), Some(&id("b")), "a neighbour does not go before a hit");
-        assert_eq!(widened.last(), Some(&id("e")));
     }
 }
