@@ -18,6 +18,7 @@ mod isolation;
 mod layers;
 mod memory;
 mod metrics;
+mod neo4j;
 mod odd_input;
 mod openapi;
 mod outside;
