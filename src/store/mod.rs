@@ -32,6 +32,8 @@ pub mod sqlite;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod vectors;
+mod words;
 
 /// All of the store.
 pub trait Store:
@@ -472,7 +474,9 @@ pub trait Memories: Send + Sync {
     async fn delete_memory(&self, id: &MemoryId, at: Timestamp) -> Result<bool>;
     /// Forgets all memories of `user`; returns how many.
     async fn delete_memories(&self, user: &UserId, at: Timestamp) -> Result<usize>;
-    /// Memories of `user` that share words with `query`, best first (BM25).
+    /// Memories of `user` that share words with `query`, best first: a word
+    /// counts in any of its English forms and with or without accents, and nothing
+    /// in a query is an operator.
     async fn search_text(&self, user: &UserId, query: &str, limit: usize) -> Result<Vec<MemoryId>>;
     /// The past of a memory, oldest first.
     async fn memory_history(&self, id: &MemoryId) -> Result<Vec<MemoryHistory>>;

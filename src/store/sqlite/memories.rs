@@ -14,6 +14,7 @@ use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::job::{JobKind, Lease, Payload};
 use crate::domain::memory::{Learned, Memory, MemoryChange, MemoryEvent, MemoryHistory};
 use crate::store::Memories;
+use crate::store::vectors::added_meanwhile;
 
 #[async_trait]
 impl Memories for SqliteStore {
@@ -212,14 +213,7 @@ impl Memories for SqliteStore {
     ) -> Result<()> {
         let model = model.to_owned();
         self.write(move |tx| {
-            let vector_of = |text: &str| {
-                embeddings.get(text).ok_or_else(|| {
-                    Error::new(
-                        Kind::Conflict,
-                        "memories were added meanwhile; run `friend-lite reindex` again",
-                    )
-                })
-            };
+            let vector_of = |text: &str| embeddings.get(text).ok_or_else(added_meanwhile);
             vectors::rebind(tx, &model, width)?;
             let sql = "select seq, user_id, text from memories";
             for row in rows::all(tx, sql, [], Row::read)? {

@@ -12,17 +12,15 @@ use rusqlite::auto_extension::{RawAutoExtension, register_auto_extension};
 use rusqlite::{Connection, params};
 
 use super::{rows, sql_limit};
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::Result;
 use crate::domain::ids::{MemoryId, UserId};
-use crate::index;
+use crate::store::vectors::{WIDEST, check, dot, not_bound, other_model, unusable};
+pub(super) use crate::store::vectors::{from_blob, to_blob};
 
 /// Candidates at least: few results need proportionally more.
 const FEWEST_CANDIDATES: usize = 64;
 /// The most that sqlite-vec returns.
 const MOST_CANDIDATES: usize = 4096;
-
-/// The widest vector sqlite-vec takes.
-const WIDEST: usize = 8192;
 
 /// Makes every connection opened from now on know sqlite-vec. A second time
 /// changes nothing.
@@ -46,14 +44,7 @@ pub(super) fn bind(tx: &Connection, model: &str, width: usize) -> Result<()> {
     match bound(tx)? {
         None => create(tx, model, width),
         Some((known, known_width)) if known == model && known_width == width => Ok(()),
-        Some((known, known_width)) => Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "memories are indexed by the embedding model {known} ({known_width} wide), and \
-                 {model} ({width} wide) is configured; configure {known} again, or run \
-                 `friend-lite reindex` to change over"
-            ),
-        )),
+        Some((known, known_width)) => Err(other_model((&known, known_width), (model, width))),
     }
 }
 
@@ -65,8 +56,7 @@ pub(super) fn rebind(tx: &Connection, model: &str, width: usize) -> Result<()> {
 
 fn create(tx: &Connection, model: &str, width: usize) -> Result<()> {
     if width == 0 || width > WIDEST {
-        let message = format!("an embedding {width} wide cannot be indexed (1 to {WIDEST})");
-        return Err(Error::new(Kind::BadInput, message));
+        return Err(unusable(width));
     }
     rows::run(
         tx,
@@ -90,9 +80,7 @@ pub(super) fn is_bound(db: &Connection) -> Result<bool> {
 
 /// Indexes the vector of the memory `seq` of `user`, in place of an earlier one.
 pub(super) fn put(tx: &Connection, seq: i64, user: &UserId, vector: &[f32]) -> Result<()> {
-    let width = width(tx)?.ok_or_else(|| {
-        Error::new(Kind::Conflict, "no embedding model has been bound to the store yet")
-    })?;
+    let width = width(tx)?.ok_or_else(not_bound)?;
     check(vector, width)?;
     // vec0 has no INSERT OR REPLACE.
     delete(tx, seq)?;
@@ -147,16 +135,6 @@ fn candidates(k: usize) -> usize {
     k.saturating_add(k / 2).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES)
 }
 
-/// A vector as it is kept in `memories`: little-endian f32.
-pub(super) fn to_blob(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// The vector in such a blob.
-pub(super) fn from_blob(blob: &[u8]) -> Vec<f32> {
-    blob.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
-}
-
 fn bound(db: &Connection) -> Result<Option<(String, usize)>> {
     rows::first(db, "select model, width from embedding_model", [], |row| {
         Ok((row.get(0)?, usize::from(row.get::<_, u16>(1)?)))
@@ -168,40 +146,12 @@ pub(super) fn width(db: &Connection) -> Result<Option<usize>> {
     Ok(bound(db)?.map(|(_, width)| width))
 }
 
-fn check(vector: &[f32], width: usize) -> Result<()> {
-    if vector.len() != width {
-        return Err(index::other_width(width, vector.len()));
-    }
-    if !vector.iter().all(|value| value.is_finite()) {
-        return Err(Error::new(Kind::BadInput, "an embedding holds a value that is not a number"));
-    }
-    Ok(())
-}
-
 /// A unit vector in one byte a value. In `width` dimensions a value is about
 /// `1 / sqrt(width)`; four times that fills the byte, and the few beyond are cut.
 fn rounded(vector: &[f32]) -> Vec<u8> {
     let scale = 127.0 / 4.0 * (vector.len() as f32).sqrt();
     let round = |value: &f32| (value * scale).round().clamp(-127.0, 127.0) as i8;
     vector.iter().map(|value| round(value).cast_unsigned()).collect()
-}
-
-/// The inner product with a stored vector: the cosine, both being unit length.
-fn dot(vector: &[f32], blob: &[u8]) -> f32 {
-    // Sums side by side, so that the compiler may use vector instructions:
-    // adding floats in another order than written is not its choice to make.
-    const LANES: usize = 16;
-    let (head, tail) = vector.as_chunks::<LANES>();
-    let (stored, _) = blob.as_chunks::<4>();
-    let (stored_head, stored_tail) = stored.as_chunks::<LANES>();
-    let mut sums = [0.0_f32; LANES];
-    for (a, b) in head.iter().zip(stored_head) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * f32::from_le_bytes(*b);
-        }
-    }
-    let rest: f32 = tail.iter().zip(stored_tail).map(|(a, b)| a * f32::from_le_bytes(*b)).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -215,16 +165,5 @@ mod tests {
         };
         assert_eq!(signed(&[0.25, -0.25, 0.0, 0.9]), [16, -16, 0, 57]);
         assert_eq!(signed(&[1.0, -1.0].repeat(32)), [127, -127].repeat(32));
-    }
-
-    #[test]
-    fn the_dot_product_covers_every_value() {
-        for width in [1, 3, 15, 16, 17, 384] {
-            let a: Vec<f32> = (0..width).map(|i| i as f32 - 3.0).collect();
-            let b: Vec<f32> = (0..width).map(|i| 0.5 * i as f32).collect();
-            let plain: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
-            let ours = dot(&a, &to_blob(&b));
-            assert!((plain - ours).abs() <= plain.abs() * 1e-5, "{width}: {plain} {ours}");
-        }
     }
 }
