@@ -5,6 +5,7 @@ mod engines;
 mod graph;
 mod index;
 mod services;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,6 @@ use crate::base::error::{Context, Kind, Result};
 use crate::base::system;
 use crate::config::{Config, Wyoming};
 use crate::discovery::{self, Service};
-use crate::domain::finding::Finding;
 use crate::http;
 use crate::http::api::Api;
 use crate::http::auth::{self, Auth, Bootstrap, setup};
@@ -50,14 +50,18 @@ use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
 use crate::recording::Recordings;
 use crate::store::Store;
-use crate::store::sqlite::{Access, SqliteStore};
 use crate::supervisor::{Supervisor, blocking};
 use crate::systemd;
-use crate::upkeep::{backup, restore};
+use crate::upkeep::restore;
 use engines::{Engines, watch_models};
 pub use engines::{embedder, speech_engine};
 pub use index::index_outside;
 pub use services::{check_services, pull_models};
+use store::Database;
+pub use store::{
+    database_damage, has_state, hold_state, open_store_alone, open_store_beside_daemon,
+    open_store_to_look,
+};
 
 /// A daemon that accepts audio and requests.
 pub struct App {
@@ -75,6 +79,8 @@ pub struct App {
     pub state_dir: PathBuf,
     supervisor: Supervisor,
     store: Arc<dyn Store>,
+    /// Kept open for as long as this runs.
+    _database: Database,
     clock: Clock,
     drain_timeout: Duration,
 }
@@ -111,12 +117,11 @@ impl App {
 
         // A restore that was cut short is taken to its end before anything is read.
         {
-            let _held = SqliteStore::hold(&state_dir)?;
+            let _held = store::hold(&state_dir)?;
             restore::finish(&state_dir)?;
         }
-        let copies = copies(&config);
-        let sqlite = SqliteStore::open_or_recover(&state_dir, copies, false, clock.now())?;
-        let store: Arc<dyn Store> = Arc::new(sqlite.clone());
+        let database = Database::open(&config, &clock).await?;
+        let store = database.store();
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?
                 .with_reserve(config.disk.upload_reserve());
@@ -151,7 +156,8 @@ impl App {
             engines.listener.clone(),
         );
         let (index, index_service) =
-            index::open(&config, &sqlite, engines.embedder.name(), &clock).await?;
+            index::open(&config, &database, engines.embedder.name(), &clock).await?;
+        database.keep_alive(&wake, &clock, &supervisor);
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),
@@ -190,7 +196,7 @@ impl App {
             &clock,
         );
 
-        let (graph, graph_service) = graph::open(&config, &sqlite, &clock).await?;
+        let (graph, graph_service) = graph::open(&config, &database, &clock).await?;
         if config.graph.enabled {
             let relate =
                 Relate::new(graph.clone(), engines.llm.clone(), config.jobs.retry_pause.get());
@@ -200,7 +206,7 @@ impl App {
             index::keep(&index, &wake, &supervisor);
         }
         let outside = engines.services.iter().cloned().chain(index_service).chain(graph_service);
-        let health = Health::new(outside.collect());
+        let health = Health::new(outside.chain(database.service()).collect());
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
@@ -320,6 +326,7 @@ impl App {
             state_dir,
             supervisor,
             store,
+            _database: database,
             clock,
             drain_timeout,
         })
@@ -560,62 +567,6 @@ fn answer_locally(state_dir: &Path, supervisor: &Supervisor, api: &Arc<Api>) {
         let (listener, api) = (listener.clone(), api.clone());
         async move { local::serve(&listener, &api, stop).await }
     });
-}
-
-/// Whether a daemon has run with this configuration.
-pub fn has_state(config: &Config) -> bool {
-    SqliteStore::exists(&config.state_dir())
-}
-
-/// The store for a command that runs beside the daemon.
-///
-/// # Errors
-/// `Storage` when it cannot be opened.
-pub fn open_store_beside_daemon(config: &Config) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(SqliteStore::open(&config.state_dir(), Access::Shared)?))
-}
-
-/// The store for a command that only looks, and whether a daemon is at work.
-///
-/// # Errors
-/// `NotFound` without a database, `Conflict` when another version wrote it,
-/// `Storage` when it cannot be opened.
-pub fn open_store_to_look(config: &Config) -> Result<(Arc<dyn Store>, bool)> {
-    let dir = config.state_dir();
-    let store = SqliteStore::open(&dir, Access::Look)?;
-    Ok((Arc::new(store), SqliteStore::is_held(&dir)?))
-}
-
-/// The store for a command that works while the daemon is stopped, and keeps it
-/// from starting meanwhile. A damaged database is dealt with as at a start.
-///
-/// # Errors
-/// `Conflict` when a daemon is at work, or a newer version wrote it; `Storage`
-/// when it cannot be opened.
-pub fn open_store_alone(config: &Config, clock: &Clock) -> Result<Arc<dyn Store>> {
-    let (dir, copies) = (config.state_dir(), copies(config));
-    Ok(Arc::new(SqliteStore::open_or_recover(&dir, copies, true, clock.now())?))
-}
-
-/// Copies of the database that may take the place of a damaged one.
-fn copies(config: &Config) -> Vec<PathBuf> {
-    config.backup_dir().map_or_else(Vec::new, |dir| backup::databases(&dir))
-}
-
-/// Keeps every daemon from the state directory until dropped.
-///
-/// # Errors
-/// `Conflict` when one is at work there.
-pub fn hold_state(config: &Config) -> Result<impl Sized + use<>> {
-    SqliteStore::hold(&config.state_dir())
-}
-
-/// What is wrong with the database file itself.
-///
-/// # Errors
-/// `NotFound` without one, `Storage` when the disk does not give it.
-pub fn database_damage(config: &Config) -> Result<Vec<Finding>> {
-    SqliteStore::damage(&config.state_dir())
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use heart::Heart;
 
 /// The longest pause before a failing task is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Pause before a task is started again whose service outside is known to be away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts tasks, and ends them together. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +91,11 @@ impl Supervisor {
                 }
                 match outcome {
                     Ok(Ok(())) => return,
+                    Ok(Err(error)) if error.kind() == Kind::Away => {
+                        // Its breaker has told.
+                        tracing::debug!(task = name, "waits: {}", error.report());
+                        pause = AWAY_PAUSE;
+                    }
                     Ok(Err(error)) => {
                         tracing::error!(
                             task = name,

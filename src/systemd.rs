@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::error::Kind;
 use crate::http::server::ACCEPT_LOOP;
 use crate::pipeline::reconcile::Start;
 use crate::store::Store;
@@ -48,8 +49,12 @@ pub fn watch_writer(supervisor: &Supervisor, store: Arc<dyn Store>) {
         let (pulse, store) = (pulse.clone(), store.clone());
         async move {
             while !stop.is_cancelled() {
-                if store.ping().await.is_ok() {
-                    pulse.beat();
+                match store.ping().await {
+                    Ok(()) => pulse.beat(),
+                    // A database outside that is known to be away: the daemon goes
+                    // on recording, and to end it would help nobody.
+                    Err(error) if error.kind() == Kind::Away => pulse.beat(),
+                    Err(_) => {}
                 }
                 tokio::select! {
                     () = stop.cancelled() => {}

@@ -3,29 +3,28 @@
 
 use std::sync::Arc;
 
+use super::store::Database;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::config::Config;
 use crate::graph::Graph;
 use crate::graph::neo4j::{Client, Neo4jGraph};
-use crate::graph::sqlite::SqliteGraph;
 use crate::jobs::Wake;
 use crate::pipeline::relate::Relate;
 use crate::remote::Service;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Follower, Store};
+use crate::store::Follower;
 use crate::supervisor::Supervisor;
 
 /// The graph that `config` asks for; and the service outside that it is, if one.
 pub(super) async fn open(
     config: &Config,
-    sqlite: &SqliteStore,
+    database: &Database,
     clock: &Clock,
 ) -> Result<(Arc<dyn Graph>, Option<Arc<Service>>)> {
-    let store: Arc<dyn Store> = Arc::new(sqlite.clone());
+    let store = database.store();
     if !config.graph.enabled || config.graph.engine != "neo4j" {
         store.follow_memories(Follower::Graph, None, false).await?;
-        return Ok((Arc::new(SqliteGraph::new(sqlite)), None));
+        return Ok((database.graph(), None));
     }
     let client = Client::new(&config.neo4j, &config.remote)?;
     let service = Arc::new(Service::new("neo4j", config.remote.pause.get(), clock.clone()));

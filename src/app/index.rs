@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use super::HEALTH_INTERVAL;
+use super::store::Database;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::config::Config;
 use crate::index::Index;
 use crate::index::qdrant::{Client, QdrantIndex};
-use crate::index::sqlite_vec::SqliteVecIndex;
 use crate::jobs::Wake;
 use crate::remote::Service;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{Follower, Store};
 use crate::supervisor::Supervisor;
 
@@ -23,16 +22,16 @@ type Outside = (Arc<dyn Index>, Arc<Service>);
 /// `model`; and the service outside that it is, if one.
 pub(super) async fn open(
     config: &Config,
-    sqlite: &SqliteStore,
+    database: &Database,
     model: String,
     clock: &Clock,
 ) -> Result<(Arc<dyn Index>, Option<Arc<Service>>)> {
-    let store: Arc<dyn Store> = Arc::new(sqlite.clone());
+    let store = database.store();
     match outside(config, store.clone(), model, clock)? {
         Some((index, service)) => Ok((index, Some(service))),
         None => {
             store.follow_memories(Follower::Index, None, false).await?;
-            Ok((Arc::new(SqliteVecIndex::new(sqlite)), None))
+            Ok((database.index(), None))
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<()> {
         let message = "say where to: friend-lite backup DIR, or backup.dir in the configuration";
         Error::new(Kind::Config, message)
     })?;
-    let (store, _) = app::open_store_to_look(&config)?;
+    let (store, _) = app::open_store_to_look(&config).await?;
     let keep = config.backup.keep;
     let options = Options { keep, verify: args.verify };
     let bar = terminal::bar("backing up", 0, "files");

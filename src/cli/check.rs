@@ -69,9 +69,15 @@ async fn look(args: &Args, config: &Config) -> Result<Outcome> {
         let report = Report { findings: damage, ..Report::default() };
         return Ok(Outcome { mended: Vec::new(), report });
     }
-    let (store, running) = match args.repair {
-        true => (app::open_store_alone(config, &clock)?, false),
-        false => app::open_store_to_look(config)?,
+    let (store, running, _held) = match args.repair {
+        true => {
+            let (store, held) = app::open_store_alone(config, &clock).await?;
+            (store, false, Some(held))
+        }
+        false => {
+            let (store, running) = app::open_store_to_look(config).await?;
+            (store, running, None)
+        }
     };
     let recordings = Recordings::open(&dir, config.recording.sync_interval.get(), clock.clone())?;
     let check = Check::new(store.clone(), recordings.clone(), clock.clone(), running);

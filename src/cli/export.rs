@@ -25,7 +25,7 @@ pub(super) struct Args {
 /// # Errors
 /// `NotFound` without that user; `Conflict` when the directory is there.
 pub(super) async fn run(args: Args, config: Config) -> Result<()> {
-    let (store, _) = app::open_store_to_look(&config)?;
+    let (store, _) = app::open_store_to_look(&config).await?;
     let users = match &args.user {
         None => store.users().await?,
         Some(email) => {

@@ -35,7 +35,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
         }
         Err(error) => eprintln!("friend-lite: {}", error.message()),
     }
-    let store = crate::app::open_store_beside_daemon(&config)?;
+    let store = crate::app::open_store_beside_daemon(&config).await?;
     match setup::first_login(store.as_ref()).await? {
         Some(login) => {
             terminal::print(&format!(

@@ -204,7 +204,7 @@ fn as_owner(config: &mut Config) -> Result<()> {
 
 async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
     let clock = Clock::system();
-    let store = crate::app::open_store_beside_daemon(&config)?;
+    let store = crate::app::open_store_beside_daemon(&config).await?;
     let recordings =
         Recordings::open(&config.state_dir(), config.recording.sync_interval.get(), clock.clone())?;
     let elsewhere = Arc::new(user::Elsewhere);
@@ -213,7 +213,7 @@ async fn open_users(args: user::UserArgs, config: Config) -> Result<()> {
 }
 
 async fn open_index(config: Config) -> Result<()> {
-    let store = crate::app::open_store_beside_daemon(&config)?;
+    let store = crate::app::open_store_beside_daemon(&config).await?;
     let embedder = crate::app::embedder(&config, &Supervisor::new())?;
     let outside = crate::app::index_outside(&config, store.clone(), embedder.name())?;
     reindex::run(store, embedder, outside).await

@@ -38,6 +38,7 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("OLLAMA_BASE_URL", "ollama", "url"),
     ("OLLAMA_MODEL", "ollama", "model"),
     ("OLLAMA_EMBEDDER_MODEL", "ollama", "embed_model"),
+    ("MONGODB_URI", "mongodb", "uri"),
     ("VECTOR_STORE_PROVIDER", "index", "engine"),
     ("QDRANT_BASE_URL", "qdrant", "url"),
     ("QDRANT_API_KEY", "qdrant", "api_key"),
@@ -56,6 +57,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("openai", "embed_key"),
     ("openai", "speech_key"),
     ("qdrant", "api_key"),
+    ("mongodb", "uri"),
     ("neo4j", "password"),
 ];
 
@@ -304,10 +306,12 @@ mod tests {
             ("VECTOR_STORE_PROVIDER", "qdrant"),
             ("QDRANT_BASE_URL", "vectors"),
             ("QDRANT_API_KEY_FILE", key.to_str().unwrap()),
+            ("MONGODB_URI_FILE", key.to_str().unwrap()),
         ])
         .unwrap();
         assert_eq!(config.deepgram.api_key.expose(), "dg-key");
         assert_eq!(config.openai.api_key.expose(), "oa-key");
+        assert_eq!(config.mongodb.uri.expose(), "dg-key");
         assert_eq!(config.llm.engine, "ollama");
         assert_eq!(config.speech_engines(), ["deepgram", "wyoming", "whisper"]);
         assert_eq!(config.index.engine, "qdrant");

@@ -65,6 +65,10 @@ pub struct Config {
     pub openai: Openai,
     /// Ollama.
     pub ollama: Ollama,
+    /// The database.
+    pub store: Store,
+    /// MongoDB.
+    pub mongodb: Mongodb,
     /// The vector index over memories.
     pub index: Index,
     /// Qdrant.
@@ -458,10 +462,36 @@ section!(
 );
 
 section!(
+    /// The database, of everything but the audio itself.
+    Store {
+        /// `sqlite` (a file in the state directory) or `mongodb`. Nothing is carried
+        /// over by a change.
+        engine: String = "sqlite".into(),
+        /// What this daemon is called among those that share a MongoDB: each needs a
+        /// name of its own, and keeps it. Empty: the machine's name.
+        node: String = String::new(),
+    }
+);
+
+section!(
+    /// MongoDB: used where `store.engine` names it. It has to be a replica set; one
+    /// of a single member is enough.
+    Mongodb {
+        /// Where it is, with the login: `mongodb://user:password@host:27017`. More
+        /// than one member, and TLS, are asked for as everywhere:
+        /// `mongodb://a,b/?replicaSet=rs0&tls=true`.
+        uri: Secret = Secret::default(),
+        /// Name of the database. Our collections in it all begin with `fl_`.
+        database: String = "friend-lite".into(),
+    }
+);
+
+section!(
     /// The vector index over memories.
     Index {
-        /// `sqlite-vec` (in the daemon's own database) or `qdrant`. Either gets all
-        /// memories by itself after a change.
+        /// `sqlite-vec` (in the daemon's own database; in MongoDB every vector of the
+        /// user is compared instead) or `qdrant`. Either gets all memories by itself
+        /// after a change.
         engine: String = "sqlite-vec".into(),
     }
 );
@@ -659,6 +689,21 @@ impl Stt {
     /// Whether a Wyoming server is named.
     fn has_wyoming(&self) -> bool {
         !self.wyoming_uri.is_empty()
+    }
+}
+
+impl Store {
+    /// Whether the database is in MongoDB.
+    pub fn is_mongodb(&self) -> bool {
+        self.engine == "mongodb"
+    }
+
+    /// What this daemon is called among those that share a MongoDB.
+    pub fn node_name(&self) -> String {
+        match self.node.as_str() {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name => name.to_owned(),
+        }
     }
 }
 

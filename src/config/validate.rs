@@ -222,6 +222,25 @@ impl Config {
         require(matches!(fallback.as_str(), "" | "llama"), "llm.fallback", || {
             format!("`{fallback}` is not llama, and not empty")
         })?;
+        let engine = &self.store.engine;
+        require(matches!(engine.as_str(), "sqlite" | "mongodb"), "store.engine", || {
+            format!("`{engine}` is neither sqlite nor mongodb")
+        })?;
+        let mongodb = self.store.is_mongodb();
+        require(!mongodb || !self.mongodb.uri.is_empty(), "mongodb.uri", || {
+            "is needed for the engine mongodb".into()
+        })?;
+        let apart = !self.graph.enabled || self.graph.engine == "neo4j";
+        require(!mongodb || apart, "graph.enabled", || {
+            "needs graph.engine = \"neo4j\" where store.engine is \"mongodb\"; or switch it off"
+                .into()
+        })?;
+        let database = &self.mongodb.database;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        let good = (1..=63).contains(&database.len()) && database.chars().all(plain);
+        require(good, "mongodb.database", || {
+            format!("`{database}` is not of letters, digits, `-` and `_` alone, 63 at most")
+        })?;
         let engine = &self.index.engine;
         require(matches!(engine.as_str(), "sqlite-vec" | "qdrant"), "index.engine", || {
             format!("`{engine}` is neither sqlite-vec nor qdrant")

@@ -8,6 +8,7 @@ use crate::domain::graph::{Entity, EntityKind, Reading, Relation};
 use crate::domain::ids::{EntityId, MemoryId, UserId};
 use crate::domain::memory::Memory;
 
+pub mod empty;
 pub mod neo4j;
 pub mod sqlite;
 

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{MemoryId, UserId};
 
+pub mod mongodb;
 pub mod qdrant;
 pub mod sqlite_vec;
 

@@ -93,6 +93,18 @@ impl Service {
         }
     }
 
+    /// What `request` brings, which is made once: whoever makes it knows what of
+    /// it may be made again.
+    ///
+    /// # Errors
+    /// As [`Asking::weigh`].
+    pub async fn once<T>(&self, request: impl Future<Output = Result<T, Fault>>) -> Result<T> {
+        let mut asking = self.ask()?;
+        asking.tried = TRIES;
+        let end = asking.weigh(request.await).await;
+        end.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a request has no outcome")))
+    }
+
     /// Begins to ask it: make the request, and have its outcome
     /// [weighed](Asking::weigh), until that comes to an end.
     ///

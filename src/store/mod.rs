@@ -27,6 +27,7 @@ use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
 };
 
+pub mod mongodb;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;

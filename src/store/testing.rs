@@ -1,6 +1,7 @@
 //! A store in a place of its own, with the steps that tests share.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -40,6 +41,12 @@ pub(crate) enum Rows {
 /// A store that the suite of the port is run against: how it is opened, and what
 /// the port does not show of it or never does.
 pub(crate) trait Tested: Store + Clone + 'static {
+    /// Its name in the table of what passed.
+    const NAME: &str;
+
+    /// How many of a hundred cases of a test that is many are run.
+    const CASES: u32 = 100;
+
     /// Opens the store of `place`, as the one daemon that has it.
     async fn open_at(place: &Path) -> Self;
     /// The index of its memories.
@@ -83,6 +90,24 @@ pub(crate) fn user(name: &str) -> User {
         token_epoch: 0,
         created_at: at(0),
     }
+}
+
+/// How a store is put through a test that is so many.
+pub(crate) fn cases<S: Tested>(many: u32) -> proptest::test_runner::Config {
+    proptest::test_runner::Config::with_cases((many * S::CASES).div_ceil(100))
+}
+
+/// Writes down that a store has passed a test, for the table that `./dev test`
+/// prints.
+pub(crate) fn passed<S: Tested>(test: &str) {
+    let Some(dir) = std::env::var_os("CONFORMANCE_DIR").map(PathBuf::from) else {
+        return;
+    };
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).append(true).open(dir.join(format!("store: {}", S::NAME)));
+    // One write, so that tests side by side do not come between each other.
+    file.unwrap().write_all(format!("{test}\n").as_bytes()).unwrap();
 }
 
 /// Runs a test that is many.

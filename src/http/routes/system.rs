@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::base::error::Kind;
 use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::error::ApiError;
@@ -110,7 +111,9 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     let asked = async { Ok((api.store.job_counts().await?, api.store.backlog().await?)) };
     let jobs = ask(limit, asked).await;
     let store_works = jobs.is_ok();
-    if let Err(error) = &jobs {
+    if let Err(error) = &jobs
+        && error.kind() != Kind::Away
+    {
         tracing::error!("the store does not answer: {}", error.report());
     }
     let (jobs, backlog) = jobs.unwrap_or_default();
@@ -123,7 +126,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             services.insert(theirs.into(), service);
         }
     }
-    services.insert("mongodb".into(), store.clone());
+    // Of MongoDB itself more is known.
+    services.entry("mongodb".into()).or_insert_with(|| store.clone());
     services.insert("store".into(), store);
     let refusal = api.recordings.refusal();
     let status =
@@ -157,8 +161,8 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
             active_clients: api.ingest.clients().count(),
             new_conversation_timeout_minutes: timeout.as_secs_f64() / 60.0,
             audio_cropping_enabled: api.config.cropping.enabled,
-            mongodb_uri: EMBEDDED,
-            qdrant_url: EMBEDDED,
+            mongodb_uri: place(!api.config.store.is_mongodb()),
+            qdrant_url: place(api.config.index.engine != "qdrant"),
             asr_uri: place(api.config.uses_whisper()),
             llm_base_url: place(api.config.uses_llama()),
             chunk_dir: "audio",
@@ -186,7 +190,9 @@ async fn readiness(State(api): State<Arc<Api>>) -> Result<Json<Readiness>, ApiEr
     let timestamp = api.clock.now().seconds();
     let limit = api.config.health.store_timeout.get();
     if let Err(error) = ask(limit, api.store.job_counts()).await {
-        tracing::warn!("not ready: {}", error.report());
+        if error.kind() != Kind::Away {
+            tracing::warn!("not ready: {}", error.report());
+        }
         let body = json!(Readiness { status: "not_ready", timestamp });
         return Err(ApiError::body(StatusCode::SERVICE_UNAVAILABLE, body));
     }

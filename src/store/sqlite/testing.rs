@@ -36,6 +36,8 @@ async fn number(store: &SqliteStore, sql: &'static str) -> i64 {
 }
 
 impl Tested for SqliteStore {
+    const NAME: &str = "sqlite";
+
     async fn open_at(place: &Path) -> Self {
         open(place)
     }

@@ -142,7 +142,7 @@ async fn run<S: Tested>(steps: &[Step]) {
 
 pub(crate) fn coverage_adds_up_whatever_happens<S: Tested>() {
     let steps = prop::collection::vec(step(), 1..40);
-    proptest!(ProptestConfig::with_cases(40), |(steps in steps)| {
+    proptest!(cases::<S>(40), |(steps in steps)| {
         block_on(run::<S>(&steps));
     });
 }

@@ -8,7 +8,9 @@ use crate::domain::ids::MemoryId;
 use crate::domain::job::JobKind;
 use crate::domain::memory::{MemoryChange, MemoryEvent};
 use crate::index::Index;
-use crate::store::testing::{Fixture, Tested, WIDTH, add, at, block_on, learned, unit, vector};
+use crate::store::testing::{
+    Fixture, Tested, WIDTH, add, at, block_on, cases, learned, unit, vector,
+};
 
 async fn texts<S: Tested>(
     f: &Fixture<S>,
@@ -215,7 +217,7 @@ pub(crate) fn any_text_is_a_query<S: Tested>() {
         prop::collection::vec(prop::sample::select(words), 0..8).prop_map(|parts| parts.join(" ")),
     ];
     let queries = prop::collection::vec(query, 50);
-    proptest!(ProptestConfig::with_cases(20), |(queries in queries)| {
+    proptest!(cases::<S>(20), |(queries in queries)| {
         block_on(async {
             let f = Fixture::<S>::open().await;
             let (anna, bert) = (f.user("anna").await, f.user("bert").await);

@@ -120,6 +120,7 @@ macro_rules! tests_of {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 $crate::store::tests::$file::$test::<$store>().await;
+                $crate::store::testing::passed::<$store>(stringify!($test));
             }
         )* })*
     };
@@ -130,6 +131,7 @@ macro_rules! properties_of {
         $(#[test]
         fn $test() {
             $crate::store::tests::$file::$test::<$store>();
+            $crate::store::testing::passed::<$store>(stringify!($test));
         })*
     };
 }

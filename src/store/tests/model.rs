@@ -9,7 +9,7 @@ use crate::domain::conversation::{CloseReason, Progress};
 use crate::domain::ids::{ConversationId, JobId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Lease, Payload};
 use crate::domain::version::Settled;
-use crate::store::testing::{Fixture, Tested, at, block_on, segment, window};
+use crate::store::testing::{Fixture, Tested, at, block_on, cases, segment, window};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -287,7 +287,7 @@ async fn run<S: Tested>(ops: Vec<Op>) {
 
 pub(crate) fn the_table_follows_the_model<S: Tested>() {
     let ops = prop::collection::vec(op(), 1..60);
-    proptest!(ProptestConfig::with_cases(48), |(ops in ops)| {
+    proptest!(cases::<S>(48), |(ops in ops)| {
         block_on(run::<S>(ops));
     });
 }
