@@ -32,6 +32,7 @@ mod harness;
 
 use harness::daemon::Daemon;
 use harness::process::{cpu, resident};
+use harness::services::{KEY, Server};
 use harness::{opus, speech};
 
 /// What a stream sends, one entry a frame, and the time between them.
@@ -222,6 +223,47 @@ async fn costs() {
     }
 }
 
+/// A hundred streams whose transcripts Deepgram's stand-in makes at once, from the
+/// first frame until the last of them is there.
+async fn transcribed_outside() {
+    const STREAMS: usize = 100;
+    const TIME: Duration = Duration::from_secs(120);
+    let server = Server::deepgram_at_once();
+    let url_of_server = format!("http://{}", server.address());
+    let daemon = Daemon::with(&[
+        ("SERVER__MAX_STREAMS_PER_USER", "200"),
+        ("STT__ENGINES", "deepgram"),
+        ("DEEPGRAM_API_KEY", KEY),
+        ("DEEPGRAM__URL", &url_of_server),
+        ("MEMORY__ENABLED", "false"),
+        ("LOG__LEVEL", "warn"),
+    ]);
+    let client = daemon.admin().await;
+    let (before, began) = (cpu(daemon.pid()), Instant::now());
+    let url = url(&daemon, "ws_pcm").await;
+    let live = Live::start(&url, 0, STREAMS, &Feed::bare(32), false).await;
+    tokio::time::sleep(TIME).await;
+    let hours = STREAMS as f64 * TIME.as_secs_f64() / 3600.0;
+    live.stop().await;
+    let done = |one: &serde_json::Value| one["transcription_status"] == "COMPLETED";
+    let mut asked = 0.0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let at = cpu(daemon.pid());
+        let all = client.get("/api/conversations?view=list&limit=1000").await;
+        asked += cpu(daemon.pid()) - at;
+        let all = all["conversations"].as_array().unwrap().clone();
+        if all.len() == STREAMS && all.iter().all(done) {
+            break;
+        }
+        assert!(began.elapsed() < 5 * TIME, "{all:?}");
+    }
+    let cost = (cpu(daemon.pid()) - before - asked) / hours;
+    let status = client.get("/health").await["backlog"].clone();
+    row("CPU-s an hour of stream, 100 live, Deepgram at once", format!("{cost:.2}"));
+    row("  backlog after it", status["windows"].to_string());
+}
+
 async fn url(daemon: &Daemon, path: &str) -> String {
     let client = daemon.admin().await;
     let server = daemon.url.replace("http", "ws");
@@ -294,6 +336,9 @@ fn main() {
     runtime.block_on(async {
         if wanted("cost") {
             costs().await;
+        }
+        if wanted("outside") {
+            transcribed_outside().await;
         }
         if wanted("late") {
             pin(std::process::id(), "1");

@@ -54,6 +54,11 @@ impl Server {
         Self::start("deepgram.py", vec![speech_model(), KEY.into()])
     }
 
+    /// The same, which hears nothing and answers at once.
+    pub fn deepgram_at_once() -> Self {
+        Self::start("deepgram.py", vec!["-".into(), KEY.into()])
+    }
+
     pub fn wyoming() -> Self {
         Self::start("wyoming_asr.py", vec![speech_model()])
     }
