@@ -306,6 +306,8 @@ mod tests {
             ("VECTOR_STORE_PROVIDER", "qdrant"),
             ("QDRANT_BASE_URL", "vectors"),
             ("QDRANT_API_KEY_FILE", key.to_str().unwrap()),
+            ("NEO4J_HOST", "graph"),
+            ("NEO4J_PASSWORD_FILE", key.to_str().unwrap()),
             ("MONGODB_URI_FILE", key.to_str().unwrap()),
         ])
         .unwrap();
@@ -317,6 +319,8 @@ mod tests {
         assert_eq!(config.index.engine, "qdrant");
         assert_eq!(config.qdrant.address(), "http://vectors:6334");
         assert_eq!(config.qdrant.api_key.expose(), "dg-key");
+        assert_eq!(config.neo4j.address(), "bolt://graph:7687");
+        assert_eq!(config.neo4j.password.expose(), "dg-key");
         let shown = to_toml(&config).unwrap();
         assert!(!shown.contains("-key\""), "{shown}");
     }
