@@ -40,6 +40,8 @@ struct Listed {
     ingest: Arc<Ingest>,
     client: Arc<Client>,
     id: ConversationId,
+    /// Its row, while the store has been away since before it began.
+    unwritten: Option<Conversation>,
 }
 
 impl Drop for Listed {
@@ -52,7 +54,8 @@ impl Drop for Listed {
 
 impl Open {
     /// Begins a conversation whose first sample was heard `age` samples ago: its
-    /// row, then its file.
+    /// row, then its file. Where the store is known to be away, the file alone, and
+    /// the row once it is back.
     pub(super) async fn begin(
         ingest: &Arc<Ingest>,
         client: &Arc<Client>,
@@ -71,14 +74,20 @@ impl Open {
         );
         conversation.time_estimated = ingest.clock.is_estimated();
         ingest.open_ids().insert(id.clone());
-        let listed = Listed { ingest: ingest.clone(), client: client.clone(), id };
+        let mut listed =
+            Listed { ingest: ingest.clone(), client: client.clone(), id, unwritten: None };
         planned::before("opening a conversation")?;
-        open_row(ingest, &conversation).await?;
+        if !open_row(ingest, &conversation).await? {
+            listed.unwritten = Some(conversation.clone());
+        }
         planned::after("opening a conversation")?;
         let recorder = match ingest.recordings.create(&conversation).await {
             Ok(recorder) => recorder,
             Err(error) => {
-                listed.close_row(0, &[], CloseReason::Disconnect).await;
+                // Without a row, there is nothing of it.
+                if listed.unwritten.take().is_none() {
+                    listed.close_row(0, &[], CloseReason::Disconnect).await;
+                }
                 return Err(error);
             }
         };
@@ -145,14 +154,18 @@ impl Open {
         }
         self.pending.append(windows);
         self.recorder.sync().await?;
-        let Listed { ingest, id, .. } = &self.listed;
         let samples = self.recorder.samples();
         while let Some(window) = self.pending.first() {
-            let now = ingest.clock.now();
-            match ingest.store.add_window(id, samples, window, Lane::Live, now).await {
-                Ok(()) => ingest.wake.wake(),
+            let stored = self.listed.add_window(samples, window).await;
+            let id = &self.listed.id;
+            match stored {
+                Ok(()) => self.listed.ingest.wake.wake(),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(conversation = %id, "window kept for later: {}", error.report());
+                    // Of a store outside its breaker has told.
+                    if error.kind() != Kind::Away {
+                        let report = error.report();
+                        tracing::warn!(conversation = %id, "window kept for later: {report}");
+                    }
                     self.retry_at = samples + WINDOW_RETRY;
                     break;
                 }
@@ -186,12 +199,32 @@ impl Open {
 }
 
 impl Listed {
+    /// Makes the row that could not be made when the conversation began.
+    async fn write_row(&mut self) -> Result<()> {
+        let Some(conversation) = &self.unwritten else { return Ok(()) };
+        match self.ingest.store.adopt_conversation(conversation).await {
+            // The sweep has found the recording before.
+            Err(error) if error.kind() == Kind::Conflict => {}
+            made => drop(made?),
+        }
+        self.unwritten = None;
+        Ok(())
+    }
+
+    async fn add_window(&mut self, samples: u64, window: &NewWindow) -> Result<()> {
+        self.write_row().await?;
+        let Self { ingest, id, .. } = self;
+        ingest.store.add_window(id, samples, window, Lane::Live, ingest.clock.now()).await
+    }
+
     /// Closes the row; goes on trying in the background while the store cannot.
-    async fn close_row(self, samples: u64, windows: &[NewWindow], reason: CloseReason) {
+    async fn close_row(mut self, samples: u64, windows: &[NewWindow], reason: CloseReason) {
         let at = self.ingest.clock.now();
         match self.try_close(samples, windows, reason, at).await {
             Err(error) if error.is_transient() => {
-                tracing::warn!(conversation = %self.id, "closing it later: {}", error.report());
+                if error.kind() != Kind::Away {
+                    tracing::warn!(conversation = %self.id, "closing it later: {}", error.report());
+                }
                 let (supervisor, windows) = (self.ingest.supervisor.clone(), windows.to_vec());
                 supervisor.once(self.keep_closing(samples, windows, reason, at));
             }
@@ -203,7 +236,7 @@ impl Listed {
     }
 
     async fn keep_closing(
-        self,
+        mut self,
         samples: u64,
         windows: Vec<NewWindow>,
         reason: CloseReason,
@@ -228,12 +261,13 @@ impl Listed {
     }
 
     async fn try_close(
-        &self,
+        &mut self,
         samples: u64,
         windows: &[NewWindow],
         reason: CloseReason,
         at: Timestamp,
     ) -> Result<()> {
+        self.write_row().await?;
         let Self { ingest, id, .. } = self;
         planned::before("closing a conversation")?;
         ingest.store.close_conversation(id, samples, windows, reason, at).await?;
@@ -249,16 +283,18 @@ impl Listed {
     }
 }
 
-/// Adds the row, waiting a little for a store that is busy.
-async fn open_row(ingest: &Ingest, conversation: &Conversation) -> Result<()> {
+/// Adds the row, waiting a little for a store that is busy; false where the store
+/// is known to be away.
+async fn open_row(ingest: &Ingest, conversation: &Conversation) -> Result<bool> {
     for pause in OPEN_PAUSES {
         match ingest.store.open_conversation(conversation).await {
+            Err(error) if error.kind() == Kind::Away => return Ok(false),
             Err(error) if error.is_transient() && error.kind() != Kind::NoSpace => {
                 tracing::warn!("opening a conversation again: {}", error.report());
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            done => return done,
+            done => return done.map(|()| true),
         }
     }
-    ingest.store.open_conversation(conversation).await
+    ingest.store.open_conversation(conversation).await.map(|()| true)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, Step, Timestamp, Watch};
-use crate::base::error::Result;
+use crate::base::error::{Kind, Result};
 use crate::base::system;
 use crate::jobs::Wake;
 use crate::store::{KnownTime, Store};
@@ -98,7 +98,10 @@ impl Timekeeper {
                 () = tokio::time::sleep(interval) => {}
             }
             self.follow();
-            if let Err(error) = self.write().await {
+            // Of a store outside its breaker has told.
+            if let Err(error) = self.write().await
+                && error.kind() != Kind::Away
+            {
                 tracing::warn!("the time is noted later: {}", error.report());
             }
         }

@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::base::error::Kind;
 use crate::domain::job::JobCounts;
 use crate::http::api::Api;
 use crate::http::error::ApiError;
@@ -111,8 +110,9 @@ async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
     let asked = async { Ok((api.store.job_counts().await?, api.store.backlog().await?)) };
     let jobs = ask(limit, asked).await;
     let store_works = jobs.is_ok();
+    // Of a store outside its breaker tells.
     if let Err(error) = &jobs
-        && error.kind() != Kind::Away
+        && !api.config.store.is_mongodb()
     {
         tracing::error!("the store does not answer: {}", error.report());
     }
@@ -190,7 +190,7 @@ async fn readiness(State(api): State<Arc<Api>>) -> Result<Json<Readiness>, ApiEr
     let timestamp = api.clock.now().seconds();
     let limit = api.config.health.store_timeout.get();
     if let Err(error) = ask(limit, api.store.job_counts()).await {
-        if error.kind() != Kind::Away {
+        if !api.config.store.is_mongodb() {
             tracing::warn!("not ready: {}", error.report());
         }
         let body = json!(Readiness { status: "not_ready", timestamp });
