@@ -18,6 +18,7 @@ mod isolation;
 mod layers;
 mod memory;
 mod metrics;
+mod mongodb;
 mod neo4j;
 mod odd_input;
 mod openapi;

@@ -4,6 +4,8 @@ pub mod client;
 pub mod daemon;
 #[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
 pub mod faulty;
+#[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
+pub mod mongod;
 pub mod opus;
 pub mod process;
 pub mod python;

@@ -13,7 +13,6 @@ pub(crate) struct Mongod {
     /// Waits for the end of its input, and ends the server then.
     keeper: Child,
     /// The server itself.
-    #[allow(dead_code, reason = "of use to those who freeze it")]
     pub(crate) pid: u32,
     pub(crate) port: u16,
 }
@@ -82,6 +81,13 @@ impl Mongod {
         let server = Self { keeper, pid, port };
         server.initiate();
         server
+    }
+
+    /// Sends the server itself a signal.
+    #[allow(dead_code, reason = "for the tests, which share this with those of the library")]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
     pub(crate) fn uri(&self) -> String {
