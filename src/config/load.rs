@@ -45,6 +45,8 @@ const KNOWN_ENV: &[(&str, &str, &str)] = &[
     ("NEO4J_HOST", "neo4j", "uri"),
     ("NEO4J_USER", "neo4j", "user"),
     ("NEO4J_PASSWORD", "neo4j", "password"),
+    ("AWS_ACCESS_KEY_ID", "s3", "access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "s3", "secret_access_key"),
 ];
 
 /// Keys whose values are secrets: these also read `NAME_FILE`.
@@ -59,6 +61,8 @@ const SECRETS: &[(&str, &str)] = &[
     ("qdrant", "api_key"),
     ("mongodb", "uri"),
     ("neo4j", "password"),
+    ("s3", "access_key_id"),
+    ("s3", "secret_access_key"),
 ];
 
 /// What decides the configuration besides the file's own content.

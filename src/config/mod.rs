@@ -75,6 +75,8 @@ pub struct Config {
     pub qdrant: Qdrant,
     /// Neo4j.
     pub neo4j: Neo4j,
+    /// Recordings in a bucket.
+    pub s3: S3,
     /// Services outside, all of them.
     pub remote: Remote,
     /// What is remembered.
@@ -258,9 +260,9 @@ section!(
 section!(
     /// Room on the disk.
     Disk {
-        /// Room kept free, in MiB. Below it the oldest transcribed audio is
-        /// deleted; where that is not enough, new audio is refused until there is
-        /// room. Audio without a transcript is never deleted. Uploads may take
+        /// Room kept free, in MiB. Below it audio that is in the bucket goes from
+        /// this disk, then the oldest transcribed audio is deleted; where that is not
+        /// enough, new audio is refused until there is room. Audio without a transcript is never deleted. Uploads may take
         /// half of it, until it is made free again.
         reserve_mib: u64 = 512,
         /// A warning is given when the room above the reserve lasts for less than
@@ -290,7 +292,8 @@ section!(
     Retention {
         /// Days that audio is kept; its transcript stays.
         audio_days: u32 = 0,
-        /// The most MiB of audio that are kept; the oldest goes first.
+        /// The most MiB of audio that are kept on this disk; the oldest goes first,
+        /// and what is in the bucket stays there.
         audio_mib: u64 = 0,
         /// Days that conversations are kept, with transcript and audio. What was
         /// remembered of them stays.
@@ -532,6 +535,32 @@ section!(
 );
 
 section!(
+    /// Recordings in a bucket of S3, or of a server that speaks its protocol. They
+    /// are recorded on this machine first, as ever, and copied once they are closed
+    /// and archived. A copy on this machine goes when its disk needs the room.
+    S3 {
+        /// The bucket. Empty: switched off.
+        bucket: String = String::new(),
+        /// Where a server other than Amazon's is (`https://minio.lan:9000`). Empty:
+        /// Amazon's, of the region.
+        endpoint: String = String::new(),
+        /// Region.
+        region: String = "us-east-1".into(),
+        /// What the names of the objects begin with, as a directory.
+        prefix: String = String::new(),
+        /// Id of the access key. It may list the bucket, and put, get and delete
+        /// objects.
+        access_key_id: Secret = Secret::default(),
+        /// The access key itself.
+        secret_access_key: Secret = Secret::default(),
+        /// Time one request may take: it moves 5 MiB at most.
+        deadline: Interval = Interval::from_secs(60),
+        /// How often recordings are looked for that are not there yet.
+        interval: Interval = Interval::from_secs(60),
+    }
+);
+
+section!(
     /// Services outside, all of them.
     Remote {
         /// Time one has to take a connection.
@@ -730,6 +759,13 @@ impl Neo4j {
             (false, true) => format!("bolt://{uri}"),
             (false, false) => format!("bolt://{uri}:7687"),
         }
+    }
+}
+
+impl S3 {
+    /// Whether recordings are kept there.
+    pub fn is_used(&self) -> bool {
+        !self.bucket.is_empty()
     }
 }
 

@@ -151,6 +151,8 @@ impl Config {
             ("health.store_timeout", self.health.store_timeout),
             ("qdrant.deadline", self.qdrant.deadline),
             ("neo4j.deadline", self.neo4j.deadline),
+            ("s3.deadline", self.s3.deadline),
+            ("s3.interval", self.s3.interval),
             ("remote.connect_timeout", self.remote.connect_timeout),
             ("remote.pause", self.remote.pause),
         ] {
@@ -277,10 +279,18 @@ impl Config {
         for (key, url) in [
             ("openai.embed_url", &self.openai.embed_url),
             ("openai.speech_url", &self.openai.speech_url),
+            ("s3.endpoint", &self.s3.endpoint),
         ] {
             require(url.is_empty() || is_base_url(url), key, || bad_url(url))?;
         }
-        Ok(())
+        let s3 = &self.s3;
+        let keys = [&s3.access_key_id, &s3.secret_access_key];
+        require(
+            !s3.is_used() || keys.iter().all(|key| !key.is_empty()),
+            "s3.access_key_id",
+            || "s3.bucket needs s3.access_key_id and s3.secret_access_key".into(),
+        )?;
+        require(!s3.region.is_empty(), "s3.region", || "must not be empty".into())
     }
 
     /// Host and port of the Wyoming speech-to-text server, if one is named.

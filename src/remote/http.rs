@@ -8,7 +8,9 @@ use reqwest::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, Upgraded};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Upgraded,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
@@ -57,7 +59,6 @@ impl Http {
         total: Duration,
         config: &config::Remote,
     ) -> Result<Self> {
-        crate::base::tls::install();
         let mut headers = HeaderMap::new();
         if !key.is_empty() {
             let mut value =
@@ -70,14 +71,8 @@ impl Http {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let client = Client::builder()
-            .user_agent(concat!("friend-lite/", env!("CARGO_PKG_VERSION")))
+        let client = client(total, config)?
             .default_headers(headers)
-            // A key is for one server.
-            .redirect(Policy::none())
-            .connect_timeout(config.connect_timeout.get())
-            .read_timeout(total)
-            .tls_certs_merge(certificates(config)?)
             .build()
             .context(Kind::Internal, "cannot set up HTTPS")?;
         let base = base.trim_end_matches('/').to_owned();
@@ -253,6 +248,18 @@ impl Http {
         };
         Some(said.chars().filter(|c| !c.is_control()).take(MAX_TOLD).collect())
     }
+}
+
+/// A client of any server, which has `silence` to say something.
+pub(super) fn client(silence: Duration, config: &config::Remote) -> Result<ClientBuilder> {
+    crate::base::tls::install();
+    Ok(Client::builder()
+        .user_agent(concat!("friend-lite/", env!("CARGO_PKG_VERSION")))
+        // A key is for one server.
+        .redirect(Policy::none())
+        .connect_timeout(config.connect_timeout.get())
+        .read_timeout(silence)
+        .tls_certs_merge(certificates(config)?))
 }
 
 /// The certificates of authorities that are trusted besides the system's.

@@ -1,9 +1,11 @@
 //! Services outside the daemon, each asked with care: a request that fails for a
 //! passing reason is tried again, a service that stays away is left alone for a
 //! while ([`breaker`]), and the log says once that it went and once that it is
-//! back. [`http`] is how those are asked that speak HTTP.
+//! back. [`http`] is how those are asked that speak HTTP, [`bucket`] those that
+//! speak S3.
 
 pub mod breaker;
+pub mod bucket;
 pub mod http;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! One suite a port: the same tests against every adapter of it. What passed is
 //! written down, for the table that `./dev test` prints.
 
+mod bucket;
 mod embedding;
 mod faults;
 mod graph;

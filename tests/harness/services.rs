@@ -1,7 +1,7 @@
 //! Services outside, each a process that can be killed and frozen: real ones
-//! (wyoming-faster-whisper, llama.cpp's server, Qdrant, ArcadeDB, which speaks Neo4j's
-//! Bolt and Cypher), and stand-ins for Deepgram and Ollama, which the clients of those
-//! check.
+//! (wyoming-faster-whisper, llama.cpp's server, Qdrant, SeaweedFS, ArcadeDB, which
+//! speaks Neo4j's Bolt and Cypher), and stand-ins for Deepgram and Ollama, which the
+//! clients of those check.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,6 +16,10 @@ use super::python;
 /// The key that the services want to see.
 pub const KEY: &str = "the-key-of-the-tests";
 pub const CHAT_MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
+/// The id that goes with the key, where there is one.
+pub const KEY_ID: &str = "the-id-of-the-tests";
+/// The bucket that is there.
+pub const BUCKET: &str = "friend-lite-tests";
 pub const EMBED_MODEL: &str = "all-minilm-l6-v2-q8_0.gguf";
 
 /// A running service.
@@ -34,6 +38,8 @@ enum Program {
     Keeping(&'static str, Vec<String>, tempfile::TempDir),
     /// Qdrant, with the directory that it keeps everything in.
     Qdrant(tempfile::TempDir),
+    /// SeaweedFS, likewise, and the ports of its parts.
+    SeaweedFs(tempfile::TempDir, [u16; 7]),
 }
 
 /// The speech model that a package of the environment brings.
@@ -87,6 +93,12 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let args = vec![KEY.into(), dir.path().display().to_string()];
         Self::launch(Program::Keeping("arcadedb.py", args, dir))
+    }
+
+    /// SeaweedFS; the port is that of S3.
+    pub fn s3() -> Self {
+        let ports = [(); 7].map(|()| free_port());
+        Self::launch(Program::SeaweedFs(tempfile::tempdir().unwrap(), ports))
     }
 
     fn start(script: &'static str, args: Vec<String>) -> Self {
@@ -151,6 +163,7 @@ impl Program {
         match self {
             Self::Script(name, _) | Self::Keeping(name, ..) => name,
             Self::Qdrant(_) => "qdrant",
+            Self::SeaweedFs(..) => "seaweedfs",
         }
     }
 
@@ -162,17 +175,19 @@ impl Program {
                 script(name, port, args, log)
             }
             Self::Qdrant(dir) => qdrant(port, dir.path(), log),
+            Self::SeaweedFs(dir, ports) => seaweedfs(port, dir.path(), ports, log),
         }
     }
 }
 
-/// The program that `./dev servers` has fetched.
-fn qdrant_program() -> PathBuf {
+/// A program that `./dev servers` has fetched.
+fn fetched(name: &str) -> PathBuf {
     let program = directories::ProjectDirs::from("", "", "friend-lite")
         .expect("a home directory")
         .cache_dir()
-        .join("test-servers/qdrant-1.16.3");
-    assert!(program.is_file(), "Qdrant is missing: run `./dev servers` once");
+        .join("test-servers")
+        .join(name);
+    assert!(program.is_file(), "{name} is missing: run `./dev servers` once");
     program
 }
 
@@ -183,7 +198,7 @@ fn free_port() -> u16 {
 
 fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
     let port = if port == 0 { free_port() } else { port };
-    let mut child = Command::new(qdrant_program())
+    let mut child = Command::new(fetched("qdrant-1.16.3"))
         .current_dir(dir)
         .env("QDRANT__SERVICE__HOST", "127.0.0.1")
         .env("QDRANT__SERVICE__HTTP_PORT", free_port().to_string())
@@ -204,6 +219,59 @@ fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
     let _ = child.kill();
     let _ = child.wait();
     panic!("Qdrant did not start");
+}
+
+fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: File) -> (Child, u16) {
+    let port = if port == 0 { free_port() } else { port };
+    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc] = ports;
+    let identity = serde_json::json!({
+        "name": "tests",
+        "credentials": [{ "accessKey": KEY_ID, "secretKey": KEY }],
+        "actions": ["Admin"],
+    });
+    let identities = serde_json::json!({ "identities": [identity] }).to_string();
+    std::fs::write(dir.join("s3.json"), identities).unwrap();
+    let mut child = Command::new(fetched("weed-4.48"))
+        .current_dir(dir)
+        .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-dir=.", "-filer", "-s3"])
+        .args(["-s3.config=s3.json", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"])
+        .args(["-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.telemetry=false"])
+        .args([
+            format!("-master.port={master}"),
+            format!("-master.port.grpc={master_grpc}"),
+            format!("-volume.port={volume}"),
+            format!("-volume.port.grpc={volume_grpc}"),
+            format!("-filer.port={filer}"),
+            format!("-filer.port.grpc={filer_grpc}"),
+            format!("-s3.port={port}"),
+            format!("-s3.port.grpc={s3_grpc}"),
+        ])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("SeaweedFS");
+    // It listens long before its parts have found each other.
+    for _ in 0..120 {
+        let mut shell = Command::new(fetched("weed-4.48"))
+            .args(["shell", &format!("-master=127.0.0.1:{master}.{master_grpc}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("its shell");
+        let commands = format!("s3.bucket.create -name {BUCKET}\ns3.bucket.list\nvolume.list\n");
+        std::io::Write::write_all(&mut shell.stdin.take().unwrap(), commands.as_bytes()).unwrap();
+        let said = shell.wait_with_output().unwrap().stdout;
+        let said = String::from_utf8_lossy(&said);
+        if said.contains(BUCKET) && said.contains("DataNode") {
+            return (child, port);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(250));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    panic!("SeaweedFS did not start");
 }
 
 fn script(script: &str, port: u16, args: &[String], log: File) -> (Child, u16) {
