@@ -48,6 +48,7 @@ use crate::pipeline::retention::Retention;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::timekeeper::Timekeeper;
 use crate::pipeline::transcribe::Transcribe;
+use crate::pipeline::upload::Uploader;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::supervisor::{Supervisor, blocking};
@@ -56,7 +57,7 @@ use crate::upkeep::restore;
 use engines::{Engines, watch_models};
 pub use engines::{embedder, speech_engine};
 pub use index::index_outside;
-pub use services::{check_services, pull_models};
+pub use services::{bucket, check_services, pull_models};
 use store::Database;
 pub use store::{
     database_damage, has_state, hold_state, open_store_alone, open_store_beside_daemon,
@@ -124,7 +125,8 @@ impl App {
         let store = database.store();
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?
-                .with_reserve(config.disk.upload_reserve());
+                .with_reserve(config.disk.upload_reserve())
+                .with_bucket(services::bucket(&config, &clock)?);
         let certificate = Certificate::open(&config.tls)?;
         // Bound before anything is started: a taken port must leave no trace.
         let (listener, address) = listen("server.listen", &config.server.listen).await?;
@@ -175,6 +177,7 @@ impl App {
         supervisor.once(timekeeper.run(every, supervisor.stop_token()));
         supervisor.service("memory", system::keep_memory_small);
         keep_disk(&config, &supervisor, &store, &recordings, &ingest, &clock);
+        keep_bucket(&config, &supervisor, &store, &recordings, &clock);
         let learner = Learner::new(
             store.clone(),
             index.clone(),
@@ -205,8 +208,10 @@ impl App {
         if index_service.is_some() {
             index::keep(&index, &wake, &supervisor);
         }
-        let outside = engines.services.iter().cloned().chain(index_service).chain(graph_service);
-        let health = Health::new(outside.chain(database.service()).collect());
+        let bucket_service = recordings.bucket().map(|bucket| bucket.service().clone());
+        let outside = [index_service, graph_service, database.service(), bucket_service];
+        let outside = engines.services.iter().cloned().chain(outside.into_iter().flatten());
+        let health = Health::new(outside.collect());
         watch_models(&engines, &health);
         {
             let (engines, health) = (engines.clone(), health.clone());
@@ -406,6 +411,24 @@ fn keep_disk(
         let (store, recordings) = (store.clone(), recordings.clone());
         let keeper = DiskKeeper::new(store, recordings, deletion.clone(), &config, clock.clone());
         keeper.run(config.check_interval.get(), stop)
+    });
+}
+
+/// Has the bucket kept in step with the recordings, if there is one.
+fn keep_bucket(
+    config: &Config,
+    supervisor: &Supervisor,
+    store: &Arc<dyn Store>,
+    recordings: &Recordings,
+    clock: &Clock,
+) {
+    let Some(bucket) = recordings.bucket().cloned() else { return };
+    let (store, recordings, clock) = (store.clone(), recordings.clone(), clock.clone());
+    let (rules, every) = (config.recording.clone(), config.s3.interval.get());
+    supervisor.service("bucket", move |stop| {
+        let (store, recordings) = (store.clone(), recordings.clone());
+        let uploader = Uploader::new(store, recordings, bucket.clone(), &rules, clock.clone());
+        uploader.run(every, stop)
     });
 }
 

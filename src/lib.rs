@@ -16,7 +16,7 @@
 //! | edges | `ingest`, `http`, `discovery`, `systemd` | core and below |
 //! | core | `upkeep`, `pipeline`, `jobs` | ports and below |
 //! | ports | `stt`, `llm`, `embed`, `store`, `index`, `graph` | foundation |
-//! | foundation | `models`, `engine`, `remote`, `recording`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
+//! | foundation | `models`, `engine`, `recording`, `remote`, `wyoming`, `audio`, `supervisor`, `domain`, `config`, `base` | those to their right |
 //!
 //! # Invariants
 //!

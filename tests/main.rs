@@ -5,6 +5,7 @@
 
 mod appliance;
 mod backup;
+mod bucket;
 mod check;
 mod clients;
 mod clock;

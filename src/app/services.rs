@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::base::clock::Clock;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::config::{Config, Secret};
 use crate::embed::Embedder;
@@ -18,6 +19,7 @@ use crate::index::qdrant::Client as QdrantClient;
 use crate::llm::LanguageModel;
 use crate::llm::ollama::{self, OllamaModel, Pulled};
 use crate::llm::openai::OpenaiModel;
+use crate::remote::bucket::Bucket;
 use crate::remote::http::Http;
 use crate::remote::{Fault, Service};
 use crate::stt::SpeechToText;
@@ -161,7 +163,22 @@ pub async fn check_services(config: &Config) -> Vec<(&'static str, Result<String
     if config.graph.enabled && config.graph.engine == "neo4j" {
         found.push(("neo4j", check_neo4j(config).await));
     }
+    if config.s3.is_used() {
+        found.push(("s3", check_bucket(config).await));
+    }
     found
+}
+
+/// The bucket that recordings are copied to, if there is one.
+///
+/// # Errors
+/// `Config` when it cannot be used.
+pub fn bucket(config: &Config, clock: &Clock) -> Result<Option<Bucket>> {
+    if !config.s3.is_used() {
+        return Ok(None);
+    }
+    let service = Arc::new(Service::new("s3", config.remote.pause.get(), clock.clone()));
+    Bucket::new(&config.s3, &config.remote, service).map(Some)
 }
 
 async fn get(http: &Http, path: &str) -> Result<Value> {
@@ -204,6 +221,16 @@ async fn check_qdrant(config: &Config) -> Result<String> {
 async fn check_neo4j(config: &Config) -> Result<String> {
     let client = Neo4jClient::new(&config.neo4j, &config.remote)?;
     client.check().await.map_err(Fault::into_error)
+}
+
+async fn check_bucket(config: &Config) -> Result<String> {
+    let late = || Error::new(Kind::Timeout, "s3 does not answer in time");
+    match bucket(config, &Clock::system())? {
+        Some(bucket) => {
+            timeout(CHECK, bucket.check()).await.map_err(|_| late())?.map_err(Fault::into_error)
+        }
+        None => Err(Error::new(Kind::Config, "s3.bucket is not set")),
+    }
 }
 
 async fn check_wyoming(config: &Config) -> Result<String> {

@@ -22,6 +22,12 @@ pub static AUDIO_SYNCED: Counter = Counter::new(
     "Audio that has been synced to disk, in seconds.",
     &[],
 );
+/// Bytes of recordings that have been copied to the bucket.
+pub static AUDIO_STORED: Counter = Counter::new(
+    "friend_lite_audio_stored_bytes_total",
+    "Bytes of recordings that have been copied to the bucket.",
+    &[],
+);
 /// Audio that has been transcribed, in seconds.
 pub static AUDIO_TRANSCRIBED: Counter = Counter::new(
     "friend_lite_audio_transcribed_seconds_total",
@@ -66,10 +72,11 @@ pub static SERVICE_SECONDS: Counter = Counter::new(
     &["service"],
 );
 
-const ALL: [&Counter; 11] = [
+const ALL: [&Counter; 12] = [
     &STREAMS_OPENED,
     &AUDIO_ACCEPTED,
     &AUDIO_SYNCED,
+    &AUDIO_STORED,
     &AUDIO_TRANSCRIBED,
     &ENGINE_STARTS,
     &ENGINE_CRASHES,

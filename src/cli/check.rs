@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Mend what can be mended, with the daemon stopped. Deletes no audio
     #[arg(long)]
     repair: bool,
+    /// Ask the bucket, too, whether it has what it should
+    #[arg(long)]
+    bucket: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -80,7 +83,9 @@ async fn look(args: &Args, config: &Config) -> Result<Outcome> {
         }
     };
     let recordings = Recordings::open(&dir, config.recording.sync_interval.get(), clock.clone())?;
+    let bucket = if args.bucket { app::bucket(config, &clock)? } else { None };
     let check = Check::new(store.clone(), recordings.clone(), clock.clone(), running);
+    let check = check.asking(bucket);
     let mut before = examine(&check).await?;
     before.findings.extend(damage);
     if !args.repair || before.findings.is_empty() {

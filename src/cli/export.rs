@@ -39,7 +39,9 @@ pub(super) async fn run(args: Args, config: Config) -> Result<()> {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     };
-    let export = Export::new(store, config.state_dir(), Clock::system());
+    let clock = Clock::system();
+    let bucket = app::bucket(&config, &clock)?;
+    let export = Export::new(store, config.state_dir(), clock).with_bucket(bucket);
     let done = export.run(&args.dir, &users, progress).await;
     bar.finish_and_clear();
     let done = done?;

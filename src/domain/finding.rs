@@ -41,6 +41,8 @@ named!(
         DeletionUnfinished = "deletion-unfinished",
         /// A file that nothing has a use for.
         FileLeft = "file-left",
+        /// A recording that was copied to the bucket is not there any more.
+        ObjectMissing = "object-missing",
     }
 );
 
@@ -58,6 +60,7 @@ impl Fault {
                 | Self::RecordingUnreadable
                 | Self::WindowMisplaced
                 | Self::UploadMissing
+                | Self::ObjectMissing
         )
     }
 
@@ -83,6 +86,11 @@ impl Fault {
             Self::RecordingUnreadable => {
                 "look at the disk and at who owns the file; the audio before the damage can be \
                  played"
+            }
+            Self::ObjectMissing => {
+                "look at who else may delete in the bucket; what is on this disk is copied again \
+                 when its room is needed, and the rest comes back with an older version of the \
+                 object, where the bucket keeps those"
             }
             Self::UploadMissing => "delete the conversation and upload the file again",
             Self::ConversationOpen => {

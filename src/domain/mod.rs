@@ -8,6 +8,7 @@ pub mod graph;
 pub mod ids;
 pub mod job;
 pub mod memory;
+pub mod object;
 pub mod transcript;
 pub mod upload;
 pub mod user;

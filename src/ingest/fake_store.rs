@@ -15,6 +15,7 @@ use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
+use crate::domain::object::Object;
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
@@ -458,7 +459,12 @@ impl Deletions for FakeStore {
     async fn delete_audio(&self, _: &ConversationId, _: Timestamp) -> Result<Vec<String>> {
         unreachable!()
     }
-    async fn transcribed_audio(&self, _: Option<Timestamp>, _: usize) -> Result<Vec<Conversation>> {
+    async fn transcribed_audio(
+        &self,
+        _: Option<Timestamp>,
+        _: bool,
+        _: usize,
+    ) -> Result<Vec<Conversation>> {
         unreachable!()
     }
     async fn expired_conversations(&self, _: Timestamp, _: usize) -> Result<Vec<ConversationId>> {
@@ -501,6 +507,21 @@ impl Audio for FakeStore {
         _: &str,
         _: Timestamp,
     ) -> Result<Option<String>> {
+        unreachable!()
+    }
+    async fn unstored_recordings(&self, _: Timestamp) -> Result<Vec<String>> {
+        unreachable!()
+    }
+    async fn begin_object(&self, _: &str) -> Result<()> {
+        unreachable!()
+    }
+    async fn complete_object(&self, _: &Object, _: Timestamp) -> Result<bool> {
+        unreachable!()
+    }
+    async fn objects(&self, _: &[String]) -> Result<Vec<Object>> {
+        unreachable!()
+    }
+    async fn forget_objects(&self, _: &[String]) -> Result<()> {
         unreachable!()
     }
 }

@@ -1,5 +1,6 @@
 //! Deleting conversations, users and audio: first the rows, with a note of the
-//! files that are to go, then the files, then the note.
+//! files that are to go, then the files and what the bucket has of them, then the
+//! note.
 //!
 //! A crash anywhere in between is made good by the next sweep, and by it alone:
 //! a note that stays until the sweep has seen the file gone keeps that sweep
@@ -152,8 +153,9 @@ impl Deletion {
         }
     }
 
-    /// Removes the files that are still to go, and strikes them off: the sweep's
-    /// part, before it looks for recordings without a row.
+    /// Removes the files that are still to go, and strikes off those that are not
+    /// in the bucket any more: the sweep's part, before it looks for recordings
+    /// without a row.
     ///
     /// # Errors
     /// When the store cannot be reached or the disk does not answer.
@@ -162,8 +164,10 @@ impl Deletion {
         if files.is_empty() {
             return Ok(());
         }
-        let removed = self.recordings.remove(&files).await?;
-        self.store.strike_deletions(&removed.names).await
+        let mut gone = self.recordings.remove(&files).await?.names;
+        let objects = self.store.objects(&gone).await?;
+        gone.retain(|name| objects.iter().all(|object| object.name != *name));
+        self.store.strike_deletions(&gone).await
     }
 }
 

@@ -1,6 +1,7 @@
-//! Looks after the room on the disk, in three steps: it warns while there is
-//! time, deletes the oldest transcribed audio below the reserve, and refuses new
-//! audio when that is not enough. Audio without a transcript is never deleted.
+//! Looks after the room on the disk, in steps: it warns while there is time; below
+//! the reserve it lets audio go that is in the bucket, then deletes the oldest
+//! transcribed audio; and it refuses new audio when that is not enough. Audio
+//! without a transcript is never deleted.
 //! A disk that cannot be written for another reason is refused with its own
 //! words. Recording resumes by itself.
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::deletion::Deletion;
+use super::upload;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
 use crate::config;
@@ -100,7 +102,7 @@ impl DiskKeeper {
         let enough = self.reserve.saturating_add(self.reserve / 8);
         let full = self.recordings.refusal() == Some(Refusal::FULL);
         if space.free < self.reserve || (full && space.free < enough) {
-            self.delete_oldest(enough.saturating_sub(space.free)).await;
+            self.make_room(enough.saturating_sub(space.free)).await;
             match self.recordings.space().await? {
                 Ok(now) => space = now,
                 Err(refusal) => return Ok(Some(refusal)),
@@ -113,12 +115,24 @@ impl DiskKeeper {
         Ok((space.free < wanted).then_some(Refusal::FULL))
     }
 
+    /// Frees `bytes`, or as many as may be: what is in the bucket goes from here
+    /// first, then transcribed audio for good.
+    async fn make_room(&self, bytes: u64) {
+        let freed = upload::free(self.store.as_ref(), &self.recordings, bytes).await;
+        let freed = freed.unwrap_or_else(|error| {
+            tracing::warn!("cannot let go of what is in the bucket: {}", error.report());
+            0
+        });
+        self.delete_oldest(bytes.saturating_sub(freed)).await;
+    }
+
     /// Deletes transcribed audio, oldest first, until `bytes` are freed or there
     /// is no more.
     async fn delete_oldest(&self, bytes: u64) {
+        let only_here = self.recordings.bucket().is_some();
         let (mut freed, mut count) = (0, 0);
         'all: while freed < bytes {
-            let oldest = match self.store.transcribed_audio(None, BATCH).await {
+            let oldest = match self.store.transcribed_audio(None, only_here, BATCH).await {
                 Ok(oldest) if oldest.is_empty() => break,
                 Ok(oldest) => oldest,
                 Err(error) => {

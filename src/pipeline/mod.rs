@@ -7,7 +7,8 @@
 //! window ─► transcribe ─┴─(closed, none waiting)─► finish ─► remember, crop
 //! ```
 //!
-//! Memories, whoever made them, are read into the graph in the background
+//! Recordings that have come to rest are copied to the bucket, if there is one
+//! ([`upload`]). Memories, whoever made them, are read into the graph in the background
 //! ([`relate`]).
 
 pub mod archive;
@@ -30,3 +31,4 @@ pub mod retention;
 pub mod schedule;
 pub mod timekeeper;
 pub mod transcribe;
+pub mod upload;

@@ -215,7 +215,9 @@ impl Sweep {
             Archiving::Keep => Ok(false),
             Archiving::Opus => Ok(self.store.queue_archives(self.clock.now()).await? > 0),
             Archiving::Delete => {
-                for conversation in self.store.transcribed_audio(None, DELETED_AT_ONCE).await? {
+                for conversation in
+                    self.store.transcribed_audio(None, false, DELETED_AT_ONCE).await?
+                {
                     self.deletion.audio(&conversation.id).await?;
                 }
                 Ok(false)
@@ -290,6 +292,10 @@ impl Sweep {
     /// that came from a backup may be older than its recording's archive.
     async fn follow(&self, row: &Conversation, name: &str) -> Result<bool> {
         if row.audio_path == name || !row.has_audio() {
+            return Ok(false);
+        }
+        let objects = self.store.objects(std::slice::from_ref(&row.audio_path)).await?;
+        if objects.iter().any(|object| object.verified_at.is_some()) {
             return Ok(false);
         }
         match self.recordings.samples(&row.audio_path).await {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::deletion::Deletion;
+use super::upload;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Result;
 use crate::config;
@@ -147,7 +148,7 @@ impl Retention {
     async fn audio_before(&self, before: Timestamp) -> Result<usize> {
         let mut deleted = 0;
         loop {
-            let batch = self.store.transcribed_audio(Some(before), BATCH).await?;
+            let batch = self.store.transcribed_audio(Some(before), false, BATCH).await?;
             if batch.is_empty() {
                 return Ok(deleted);
             }
@@ -158,14 +159,18 @@ impl Retention {
         }
     }
 
-    /// Deletes the oldest audio until no more than `most` bytes are left, or all
-    /// that is left is still needed.
+    /// Lets audio go from this disk that is in the bucket, then deletes the oldest,
+    /// until no more than `most` bytes are left, or all that is left is still needed.
     async fn audio_above(&self, most: u64) -> Result<usize> {
         let found = self.recordings.scan().await?;
         let mut bytes: u64 = found.iter().map(|recording| recording.bytes).sum();
         let mut deleted = 0;
+        if bytes > most {
+            bytes -= upload::free(self.store.as_ref(), &self.recordings, bytes - most).await?;
+        }
+        let only_here = self.recordings.bucket().is_some();
         while bytes > most {
-            let batch = self.store.transcribed_audio(None, BATCH).await?;
+            let batch = self.store.transcribed_audio(None, only_here, BATCH).await?;
             if batch.is_empty() {
                 tracing::warn!(
                     bytes,

@@ -38,10 +38,14 @@ impl Recordings {
         let archived = Self::archived_name(name)
             .ok_or_else(|| Error::new(Kind::BadInput, "only WAV recordings are archived"))?;
         let part = part_of(&archived);
-        let (files, source) = (self.files.clone(), name.to_owned());
+        let (files, shelf, source) = (self.files.clone(), self.shelf(), name.to_owned());
         let mut copy = {
             let part = part.clone();
-            blocking(move || Copy::begin(files.as_ref(), &source, part, bits_per_second)).await?
+            blocking(move || {
+                let handle = shelf.open(&source)?;
+                Copy::begin(files.as_ref(), &source, handle, part, bits_per_second)
+            })
+            .await?
         };
         // In pieces, so that a shutdown does not wait for hours of audio.
         while !copy.is_complete() {
@@ -101,9 +105,14 @@ struct Copy {
 }
 
 impl Copy {
-    fn begin(files: &dyn Files, name: &str, part: String, bits_per_second: i32) -> Result<Self> {
+    fn begin(
+        files: &dyn Files,
+        name: &str,
+        source: Box<dyn Handle>,
+        part: String,
+        bits_per_second: i32,
+    ) -> Result<Self> {
         let cannot = |error| failed("cannot archive", name, error);
-        let source = files.open(name, Use::Read).map_err(cannot)?;
         let samples = source.len().map(wav_file::data_samples).map_err(cannot)?;
         let codec = "cannot make an Opus encoder";
         let mut encoder = Encoder::new(SAMPLE_RATE, Channels::Mono, Application::Voip)

@@ -4,9 +4,9 @@
 //! What comes as PCM is a WAV file, what comes as Opus packets an Ogg Opus file
 //! with those packets. Both grow at their end alone, and are synced there: a
 //! crash leaves what was synced, and a tail that [`Recordings::repair`] puts
-//! right.
+//! right. What a [`Bucket`] has is read from there once it is not on disk any more.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, Kind, Result, io_kind};
 use crate::domain::conversation::{Conversation, SAMPLE_RATE, Span};
 use crate::domain::ids::{ClientId, ConversationId};
+use crate::remote::bucket::Bucket;
 use crate::supervisor::blocking;
 
 mod archive;
@@ -24,7 +25,9 @@ mod cropped;
 mod files;
 mod format;
 mod gate;
+mod object;
 mod opus_file;
+mod playable;
 pub mod probe;
 mod recorder;
 mod spool;
@@ -35,6 +38,8 @@ use files::{Disk, Entry, Files, Use};
 pub use format::Format;
 use gate::Gate;
 pub use gate::{Refusal, Seen, Space};
+use object::Shelf;
+pub use playable::Playable;
 pub use recorder::Recorder;
 pub use spool::{Incoming, Spool, Spooled};
 use track::Track;
@@ -47,6 +52,7 @@ const MAX_READ: u64 = 60 * SAMPLE_RATE as u64;
 pub struct Recordings {
     dir: Arc<Path>,
     files: Arc<dyn Files>,
+    bucket: Option<Bucket>,
     gate: Arc<Gate>,
     spool: Spool,
     sync_interval: Duration,
@@ -101,7 +107,7 @@ impl Recordings {
         let files = Arc::new(Disk(dir.clone().into()));
         let spool = Spool::open(state_dir)?;
         let gate = Arc::default();
-        Ok(Self { dir: dir.into(), files, gate, spool, sync_interval, clock })
+        Ok(Self { dir: dir.into(), files, bucket: None, gate, spool, sync_interval, clock })
     }
 
     /// The same, where uploads leave `bytes` on the disk free.
@@ -198,19 +204,19 @@ impl Recordings {
         .await
     }
 
-    /// Samples in a recording, by what is on disk.
+    /// Samples in a recording, by what is on disk or in the bucket.
     ///
     /// # Errors
-    /// `NotFound` or `Storage`.
+    /// `NotFound` or `Storage`; of the bucket as [`crate::remote::Service::call`].
     pub async fn samples(&self, name: &str) -> Result<u64> {
-        self.on(name, |files, name, format| {
-            let cannot = |error| failed("cannot read", name, error);
-            let file = files.open(name, Use::Read).map_err(cannot)?;
+        let shelf = self.shelf();
+        self.on(name, move |_, name, format| {
+            let file = shelf.open(name)?;
             match format {
                 Format::Wav => file.len().map(wav_file::data_samples),
                 Format::Opus => opus_file::samples(file.as_ref()),
             }
-            .map_err(cannot)
+            .map_err(|error| failed("cannot read", name, error))
         })
         .await
     }
@@ -218,16 +224,16 @@ impl Recordings {
     /// The samples of `spans`, one after the other; at most a minute.
     ///
     /// # Errors
-    /// `NotFound`, `Storage`; `TooLarge` for more than a minute; `BadInput` when
-    /// the recording ends before the spans do.
+    /// As [`Recordings::samples`]; `TooLarge` for more than a minute; `BadInput`
+    /// when the recording ends before the spans do.
     pub async fn read(&self, name: &str, spans: &[Span]) -> Result<Vec<i16>> {
         let total = spans.iter().fold(0u64, |sum, span| sum.saturating_add(span.len()));
         if total > MAX_READ {
             return Err(Error::new(Kind::TooLarge, "more than a minute of audio at once"));
         }
-        let spans = spans.to_vec();
-        self.on(name, move |files, name, format| {
-            let file = files.open(name, Use::Read).map_err(|e| failed("cannot read", name, e))?;
+        let (shelf, spans) = (self.shelf(), spans.to_vec());
+        self.on(name, move |_, name, format| {
+            let file = shelf.open(name)?;
             let mut samples = Vec::with_capacity(usize::try_from(total).unwrap_or_default());
             for span in spans {
                 match format {
@@ -238,26 +244,6 @@ impl Recordings {
             Ok(samples)
         })
         .await
-    }
-
-    /// The file of a recording and its length in bytes, to send as it is.
-    ///
-    /// # Errors
-    /// `NotFound` (also for any name that is not a plain file name) or `Storage`.
-    pub async fn audio_file(&self, name: &str) -> Result<(tokio::fs::File, u64)> {
-        check(name)?;
-        let (path, name) = (self.dir.join(name), name.to_owned());
-        let (file, len) = blocking(move || {
-            let cannot = |error| failed("cannot read", &name, error);
-            let file = File::open(&path).map_err(cannot)?;
-            let metadata = file.metadata().map_err(cannot)?;
-            if !metadata.is_file() {
-                return Err(no_recording());
-            }
-            Ok((file, metadata.len()))
-        })
-        .await?;
-        Ok((tokio::fs::File::from_std(file), len))
     }
 
     /// Deletes recordings, and what is being written under their names: that is
@@ -299,6 +285,10 @@ impl Recordings {
     /// `Storage`.
     pub async fn discard(&self, name: &str) -> Result<()> {
         self.on(name, |files, name, _| remove(files, name)).await
+    }
+
+    fn shelf(&self) -> Shelf {
+        Shelf { files: self.files.clone(), bucket: self.bucket.clone() }
     }
 
     /// Does `work` on the recording of that name, off the async threads.
@@ -354,9 +344,14 @@ fn no_recording() -> Error {
     Error::new(Kind::NotFound, "no such recording")
 }
 
-/// An error of the file system that names what was being done to which file.
+/// An error of the file system, or of the bucket, that names what was being done to
+/// which file.
 fn failed(doing: &str, name: &str, error: std::io::Error) -> Error {
-    Error::new(io_kind(&error), format!("{doing} {name}")).with_source(error)
+    let kind = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(inner) => inner.kind(),
+        None => io_kind(&error),
+    };
+    Error::new(kind, format!("{doing} {name}")).with_source(error)
 }
 
 /// There is less in a recording than was asked for.

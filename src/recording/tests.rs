@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::Write as _;
 
 use super::wav_file::HEADER;
@@ -278,16 +279,16 @@ async fn reads_are_bounded_and_inside_the_directory() {
     assert_eq!(kind(short), Kind::BadInput);
     let huge = bench.recordings.read(name, &[Span { start: 0, end: u64::MAX }; 2]).await;
     assert_eq!(kind(huge), Kind::TooLarge);
-    let (mut file, len) = bench.recordings.audio_file(name).await.unwrap();
-    assert_eq!(len, 244);
-    let mut all = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut file, &mut all).await.unwrap();
-    assert_eq!(play(&all), ramp(0, 100));
+    let whole = bench.recordings.playable(name).await.unwrap();
+    assert_eq!(whole.bytes, 244);
+    let pieces = whole.stream(0, 244).await.unwrap();
+    let all: Vec<_> = futures_util::TryStreamExt::try_collect(pieces).await.unwrap();
+    assert_eq!(play(&all.concat()), ramp(0, 100));
 
     let mut outside = File::create(bench.dir.path().join("secret.wav")).unwrap();
     outside.write_all(b"secret").unwrap();
     for bad in ["../secret.wav", "..", ".", "", ".hidden", "a/b", "a\\b", "a\0b", "/etc/passwd"] {
-        let result = bench.recordings.audio_file(bad).await;
+        let result = bench.recordings.playable(bad).await;
         assert_eq!(result.err().map(|e| e.kind()), Some(Kind::NotFound), "{bad:?}");
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::finding::Finding;
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
+use crate::domain::object::Object;
 use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
@@ -565,10 +566,12 @@ pub trait Deletions: Send + Sync {
     /// one, `Conflict` unless it is closed and all of it is transcribed.
     async fn delete_audio(&self, id: &ConversationId, at: Timestamp) -> Result<Vec<String>>;
     /// Conversations whose audio [`Deletions::delete_audio`] may delete, begun
-    /// before `before`, oldest first.
+    /// before `before`, oldest first. `only_here`: but those whose recording is in
+    /// the bucket.
     async fn transcribed_audio(
         &self,
         before: Option<Timestamp>,
+        only_here: bool,
         limit: usize,
     ) -> Result<Vec<Conversation>>;
     /// Closed conversations begun before `before` that nothing is to be done for
@@ -616,6 +619,20 @@ pub trait Audio: Send + Sync {
         name: &str,
         at: Timestamp,
     ) -> Result<Option<String>>;
+    /// Names of the recordings, and of the cropped, that are not in the bucket, of
+    /// closed conversations with audio, oldest first. A WAV recording may still be
+    /// archived: only of a conversation that ended before `wav_before`.
+    async fn unstored_recordings(&self, wav_before: Timestamp) -> Result<Vec<String>>;
+    /// Notes that there may be an object of that name from now on, and that it is
+    /// not known to be whole.
+    async fn begin_object(&self, name: &str) -> Result<()>;
+    /// Notes an object that has been verified. False when no conversation has that
+    /// recording any more: then it is noted as a file that is to go.
+    async fn complete_object(&self, object: &Object, at: Timestamp) -> Result<bool>;
+    /// The objects there are of files with those names, or may be, by name.
+    async fn objects(&self, names: &[String]) -> Result<Vec<Object>>;
+    /// Notes that there are no such objects any more.
+    async fn forget_objects(&self, names: &[String]) -> Result<()>;
 }
 
 /// Looking after what is kept.

@@ -7,6 +7,7 @@
 //! - What waits has a job, memories are in their indexes, figures add up, and
 //!   SQLite finds its file whole.
 //! - Nothing is left of what was deleted, cropped or archived.
+//! - What is in the bucket according to its row is there, when that is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,12 +18,17 @@ use crate::base::error::{Kind, Result};
 use crate::domain::conversation::{Conversation, SAMPLE_RATE, Window};
 use crate::domain::finding::{Fault, Finding};
 use crate::domain::ids::ConversationId;
+use crate::domain::object::Object;
 use crate::pipeline::reconcile::Sweep;
 use crate::recording::{Format, Recordings};
+use crate::remote::bucket::Bucket;
 use crate::store::Store;
 
 /// A daemon at work is between two steps for less than this.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// Names that the store is asked of at a time.
+const BATCH: usize = 1_000;
 
 /// What was looked at, and what is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -42,12 +48,32 @@ pub struct Check {
     clock: Clock,
     /// A daemon is at work on them.
     running: bool,
+    /// Asked for what it has.
+    bucket: Option<Bucket>,
+}
+
+/// The files there are, on disk and by their rows in the bucket.
+struct Files {
+    here: BTreeSet<String>,
+    stored: BTreeMap<String, Object>,
+}
+
+impl Files {
+    fn has(&self, name: &str) -> bool {
+        self.here.contains(name) || self.stored.contains_key(name)
+    }
 }
 
 impl Check {
     /// Of these rows and recordings; `running`: a daemon is at work on them.
     pub fn new(store: Arc<dyn Store>, recordings: Recordings, clock: Clock, running: bool) -> Self {
-        Self { store, recordings, clock, running }
+        Self { store, recordings, clock, running, bucket: None }
+    }
+
+    /// The same, which has `bucket` tell whether it has what it should.
+    #[must_use]
+    pub fn asking(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Looks at everything, and beside a daemon a second time at what seems
@@ -55,7 +81,8 @@ impl Check {
     /// conversations are done, of how many.
     ///
     /// # Errors
-    /// When the store or the directory of recordings cannot be read at all.
+    /// When the store or the directory of recordings cannot be read at all, or the
+    /// bucket does not answer.
     pub async fn run(&self, progress: impl Fn(usize, usize)) -> Result<Report> {
         let first = self.look(&progress).await?;
         if first.findings.is_empty() || !self.running {
@@ -76,23 +103,33 @@ impl Check {
     pub async fn repair(&self, sweep: &Sweep) -> Result<()> {
         sweep.once().await?;
         self.store.rebuild().await?;
-        let names = self.names().await?;
+        let files = self.files().await?;
         for (id, name) in self.store.crops().await? {
-            if !names.contains(&name) {
+            if !files.has(&name) {
                 self.store.crop_again(&id, self.clock.now()).await?;
             }
         }
         Ok(())
     }
 
-    /// The files there are, by name.
-    async fn names(&self) -> Result<BTreeSet<String>> {
-        Ok(self.recordings.scan().await?.into_iter().map(|found| found.name).collect())
+    async fn files(&self) -> Result<Files> {
+        // Files before rows: a row is made before its file.
+        let here = self.recordings.scan().await?.into_iter().map(|found| found.name).collect();
+        let conversations = self.store.conversations(None, usize::MAX).await?;
+        let crops = self.store.crops().await?.into_iter().map(|(_, name)| name);
+        let names: Vec<String> =
+            conversations.into_iter().map(|row| row.audio_path).chain(crops).collect();
+        let mut stored = BTreeMap::new();
+        for names in names.chunks(BATCH) {
+            let objects = self.store.objects(names).await?.into_iter();
+            let verified = objects.filter(|object| object.verified_at.is_some());
+            stored.extend(verified.map(|object| (object.name.clone(), object)));
+        }
+        Ok(Files { here, stored })
     }
 
     async fn look(&self, progress: &impl Fn(usize, usize)) -> Result<Report> {
-        // Files before rows: a row is made before its file.
-        let names = self.names().await?;
+        let files = self.files().await?;
         let mut findings = self.store.contradictions().await?;
         let going: BTreeSet<String> = self.store.deletions().await?.into_iter().collect();
         let conversations = self.store.conversations(None, usize::MAX).await?;
@@ -100,15 +137,15 @@ impl Check {
             conversations.iter().map(|row| (&row.id, row)).collect();
 
         let mut recordings = 0;
-        for name in names.iter().filter(|name| !going.contains(*name)) {
+        for name in files.here.iter().filter(|name| !going.contains(*name)) {
             let Some(origin) = Recordings::origin(name) else { continue };
             recordings += 1;
             let row = by_id.get(&origin.conversation_id).copied();
-            findings.extend(self.unowned(name, row, &names));
+            findings.extend(self.unowned(name, row, &files));
         }
         for (done, conversation) in conversations.iter().enumerate() {
             progress(done, conversations.len());
-            findings.extend(self.audio(conversation).await?);
+            findings.extend(self.audio(conversation, &files).await?);
             let windows = self.store.windows(&conversation.id).await?;
             findings.extend(order(conversation, &windows));
         }
@@ -121,8 +158,9 @@ impl Check {
                 Finding::new(Fault::ConversationOpen, id, message)
             }));
         }
-        findings.extend(self.derived(&names).await?);
-        findings.extend(going.iter().filter(|name| names.contains(*name)).map(|name| {
+        findings.extend(self.derived(&files).await?);
+        findings.extend(self.objects(&files).await?);
+        findings.extend(going.iter().filter(|name| files.here.contains(*name)).map(|name| {
             let message = format!("{name} was deleted and is still there");
             Finding::new(Fault::DeletionUnfinished, name, message)
         }));
@@ -132,12 +170,7 @@ impl Check {
 
     /// What is wrong with there being a recording `name`, whose conversation is
     /// `row`.
-    fn unowned(
-        &self,
-        name: &str,
-        row: Option<&Conversation>,
-        names: &BTreeSet<String>,
-    ) -> Option<Finding> {
+    fn unowned(&self, name: &str, row: Option<&Conversation>, files: &Files) -> Option<Finding> {
         let Some(row) = row else {
             let message = format!("{name} belongs to no conversation");
             return Some(Finding::new(Fault::RecordingWithoutRow, name, message));
@@ -145,7 +178,7 @@ impl Check {
         if row.audio_path == name {
             return None;
         }
-        if row.has_audio() && !names.contains(&row.audio_path) {
+        if row.has_audio() && !files.has(&row.audio_path) {
             let message = format!(
                 "{} of conversation {} is not there, and {name} is",
                 row.audio_path, row.id
@@ -162,7 +195,7 @@ impl Check {
     }
 
     /// Whether a conversation has the audio that its row claims.
-    async fn audio(&self, conversation: &Conversation) -> Result<Option<Finding>> {
+    async fn audio(&self, conversation: &Conversation, files: &Files) -> Result<Option<Finding>> {
         let (id, claimed) = (&conversation.id, conversation.samples);
         let path = &conversation.audio_path;
         if !conversation.has_audio() {
@@ -172,6 +205,7 @@ impl Check {
         match self.recordings.samples(path).await {
             // An open one gets its file right after its row.
             Err(error) if error.kind() == Kind::NotFound && claimed == 0 => Ok(None),
+            Err(error) if error.kind() == Kind::NotFound && files.has(path) => Ok(None),
             Err(error) if error.kind() == Kind::NotFound => {
                 let message = format!(
                     "the recording {path} of conversation {id}, with {}, is not there",
@@ -201,10 +235,29 @@ impl Check {
         }
     }
 
+    /// What the bucket lacks of what is to be there.
+    async fn objects(&self, files: &Files) -> Result<Vec<Finding>> {
+        let Some(bucket) = &self.bucket else { return Ok(Vec::new()) };
+        let there = bucket.list().await?;
+        let lost = files
+            .stored
+            .values()
+            .filter(|object| there.get(&object.name).is_none_or(|bytes| *bytes != object.bytes));
+        let tell = |object: &Object| {
+            let name = &object.name;
+            let message = match files.here.contains(name) {
+                true => format!("{name} is not in the bucket, and is on this disk"),
+                false => format!("{name} is not in the bucket, and nowhere else"),
+            };
+            Finding::new(Fault::ObjectMissing, name, message)
+        };
+        Ok(lost.map(tell).collect())
+    }
+
     /// Cropped recordings, uploads, and what was left half written.
-    async fn derived(&self, names: &BTreeSet<String>) -> Result<Vec<Finding>> {
+    async fn derived(&self, files: &Files) -> Result<Vec<Finding>> {
         let crops = self.store.crops().await?;
-        let missing = crops.iter().filter(|(_, name)| !names.contains(name));
+        let missing = crops.iter().filter(|(_, name)| !files.has(name));
         let mut found: Vec<Finding> = missing
             .map(|(id, name)| {
                 let message = format!("the cropped recording {name} is not there");

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use super::disk;
 use crate::base::clock::Clock;
@@ -22,9 +23,12 @@ use crate::domain::memory::Memory;
 use crate::domain::transcript::Segment;
 use crate::domain::user::User;
 use crate::domain::version::Details;
+use crate::remote::bucket::Bucket;
 use crate::store::Store;
 use crate::supervisor::blocking;
 
+/// Bytes asked of the bucket at a time.
+const PIECE: u64 = 1 << 20;
 /// Characters of a title in a file name.
 const TITLE: usize = 40;
 
@@ -45,13 +49,20 @@ pub struct Exported {
 pub struct Export {
     store: Arc<dyn Store>,
     state: PathBuf,
+    bucket: Option<Bucket>,
     clock: Clock,
 }
 
 impl Export {
     /// Of what is in `store` and below the state directory `state`.
     pub fn new(store: Arc<dyn Store>, state: PathBuf, clock: Clock) -> Self {
-        Self { store, state, clock }
+        Self { store, state, bucket: None, clock }
+    }
+
+    /// The same, with the recordings that are in `bucket` alone.
+    #[must_use]
+    pub fn with_bucket(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Writes everything of `users` to the directory `dir`, which is there all at
@@ -59,7 +70,8 @@ impl Export {
     /// of how many.
     ///
     /// # Errors
-    /// `Conflict` when `dir` is there already, `NoSpace`, `Storage`.
+    /// `Conflict` when `dir` is there already, `NoSpace`, `Storage`; those of the
+    /// bucket.
     pub async fn run(
         &self,
         dir: &Path,
@@ -114,12 +126,7 @@ impl Export {
         let mut audio = None;
         if conversation.has_audio() {
             let name = &conversation.audio_path;
-            let (from, to) = (self.state.join("audio").join(name), place.join("audio").join(name));
-            let copied = blocking(move || match disk::copy(&from, &to) {
-                Err(error) if error.kind() == Kind::NotFound => Ok(false),
-                done => done.map(|_| true),
-            });
-            if copied.await? {
+            if self.recording(name, place.join("audio").join(name)).await? {
                 audio = Some(format!("audio/{name}"));
                 exported.recordings += 1;
             }
@@ -127,6 +134,19 @@ impl Export {
         let page = page(conversation, &details, audio.as_deref());
         write(place.join(page_name(conversation)), page).await?;
         Ok(line(conversation, &details, audio.as_deref()).to_string())
+    }
+
+    /// Writes a recording to the file `to`; false when there is none.
+    async fn recording(&self, name: &str, to: PathBuf) -> Result<bool> {
+        let (from, target) = (self.state.join("audio").join(name), to.clone());
+        let copied = blocking(move || match disk::copy(&from, &target) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            done => done.map(|_| true),
+        });
+        match (copied.await?, &self.bucket) {
+            (false, Some(bucket)) => fetch(bucket, name, &to).await,
+            (copied, _) => Ok(copied),
+        }
     }
 
     async fn memories(&self, user: &User, place: &Path) -> Result<usize> {
@@ -273,6 +293,22 @@ fn clock_time(seconds: f64) -> String {
         0 => format!("{minutes}:{seconds:02}"),
         _ => format!("{hours}:{minutes:02}:{seconds:02}"),
     }
+}
+
+/// Writes what the bucket has of a recording to the file `to`; false when that is
+/// nothing.
+async fn fetch(bucket: &Bucket, name: &str, to: &Path) -> Result<bool> {
+    let Some(stored) = bucket.head(name).await? else { return Ok(false) };
+    let failed = |error| disk::failed("write", to, error);
+    let mut file = tokio::fs::File::create(to).await.map_err(failed)?;
+    let mut at = 0;
+    while at < stored.bytes {
+        let end = stored.bytes.min(at + PIECE);
+        file.write_all(&bucket.read(name, at..end).await?).await.map_err(failed)?;
+        at = end;
+    }
+    file.sync_all().await.map_err(failed)?;
+    Ok(true)
 }
 
 async fn write(path: PathBuf, text: String) -> Result<()> {

@@ -1,27 +1,20 @@
-//! Recordings, streamed from disk.
+//! Recordings, streamed from disk or from the bucket.
 
-use std::io::{self, SeekFrom};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::response::Builder;
 use axum::http::{HeaderMap, HeaderName, Response, StatusCode, header};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::range::{Selection, select};
-use crate::base::error::{Context, Error, Kind, Result, io_kind};
+use crate::base::error::{Context, Kind, Result};
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
 use crate::http::error::{ApiError, Detail};
-
-/// Bytes read from disk at a time.
-const CHUNK: usize = 32 * 1024;
+use crate::recording::Playable;
 
 const UNREADABLE: &str = "cannot read the recording";
 
@@ -67,12 +60,12 @@ async fn file(
         return Err(ApiError::detail(StatusCode::GONE, message));
     }
     let name = &name;
-    let (file, size) = match api.recordings.audio_file(name).await {
+    let recording = match api.recordings.playable(name).await {
         Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),
         opened => opened?,
     };
-    let version = Version::of(&file, size).await?;
-    Ok(answer(file, &version, content_type(name), &headers).await?)
+    let version = Version::of(&recording)?;
+    Ok(answer(recording, &version, content_type(name), &headers).await?)
 }
 
 /// What identifies the bytes of a file at one time. That of a recording which
@@ -84,10 +77,8 @@ struct Version {
 }
 
 impl Version {
-    async fn of(file: &File, size: u64) -> Result<Self> {
-        let metadata = file.metadata().await.map_err(unreadable)?;
-        let modified = metadata.modified().map_err(unreadable)?;
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn of(recording: &Playable) -> Result<Self> {
+        let (since, size) = (recording.modified, recording.bytes);
         let date = i64::try_from(since.as_secs())
             .ok()
             .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
@@ -125,7 +116,7 @@ impl Version {
 }
 
 async fn answer(
-    mut file: File,
+    recording: Playable,
     version: &Version,
     content_type: &str,
     headers: &HeaderMap,
@@ -152,10 +143,10 @@ async fn answer(
             return finish(base, Body::empty());
         }
     };
-    file.seek(SeekFrom::Start(start)).await.map_err(unreadable)?;
+    let pieces = recording.stream(start, length).await?;
     let base =
         base.header(header::CONTENT_TYPE, content_type).header(header::CONTENT_LENGTH, length);
-    finish(base, Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK)))
+    finish(base, Body::from_stream(pieces))
 }
 
 fn finish(builder: Builder, body: Body) -> Result<Response<Body>> {
@@ -172,8 +163,4 @@ fn content_type(name: &str) -> &'static str {
         Some("ogg" | "opus") => "audio/ogg",
         _ => "application/octet-stream",
     }
-}
-
-fn unreadable(error: io::Error) -> Error {
-    Error::new(io_kind(&error), UNREADABLE).with_source(error)
 }

@@ -5,14 +5,15 @@ use mongodb::bson::{Bson, doc};
 use serde::Deserialize;
 
 use super::MongoStore;
-use super::deletions::{is_transcribed, note, subjects, transcribed};
+use super::deletions::{is_transcribed, note, subjects, transcribed, unstored};
 use super::queue::{complete, enqueue_kind, record, save};
-use super::schema::CONVERSATIONS;
+use super::schema::{CONVERSATIONS, OBJECTS};
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::coverage::{Coverage, DayCoverage};
 use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::job::{JobKind, JobState, Lane, Lease, Payload};
+use crate::domain::object::Object;
 use crate::store::Audio;
 
 #[async_trait]
@@ -102,6 +103,74 @@ impl Audio for MongoStore {
         })
         .await
     }
+
+    /// Of this node's recordings.
+    async fn unstored_recordings(&self, wav_before: Timestamp) -> Result<Vec<String>> {
+        let is_wav = doc! { "$regexMatch": { "input": "$audio_path", "regex": "\\.wav$" } };
+        let rests = doc! { "$or": [
+            { "$not": [is_wav] }, { "$lt": ["$ended_at", wav_before.millis()] },
+        ] };
+        let recording = doc! { "$cond": [
+            { "$and": [{ "$gt": ["$samples", 0] }, rests] }, ["$audio_path"], [],
+        ] };
+        let cropped = doc! { "$cond": [
+            { "$eq": [{ "$type": "$crop.audio_path" }, "string"] }, ["$crop.audio_path"], [],
+        ] };
+        let mut pipeline = vec![
+            doc! { "$match": {
+                "node": self.node(), "ended_at": { "$ne": null }, "audio_deleted_at": null,
+            } },
+            doc! { "$project": {
+                "_id": 0, "started_at": 1, "name": { "$concatArrays": [recording, cropped] },
+            } },
+            doc! { "$unwind": "$name" },
+        ];
+        pipeline.extend(unstored("name"));
+        pipeline.push(doc! { "$sort": { "started_at": 1, "name": 1 } });
+        let found: Vec<Named> =
+            steps!(self, |tx| tx.aggregate(CONVERSATIONS, pipeline).await).await?;
+        Ok(found.into_iter().map(|found| found.name).collect())
+    }
+
+    async fn begin_object(&self, name: &str) -> Result<()> {
+        let update = doc! {
+            "$set": { "verified_at": null }, "$setOnInsert": { "bytes": 0_i64, "sha256": "" },
+        };
+        let begun = steps!(self, |tx| tx.upsert(OBJECTS, doc! { "_id": name }, update).await);
+        begun.await.map(drop)
+    }
+
+    async fn complete_object(&self, object: &Object, at: Timestamp) -> Result<bool> {
+        let name = object.name.as_str();
+        transaction!(self, |tx| {
+            tx.put(OBJECTS, name, &object.into()).await?;
+            let used = doc! { "$or": [
+                { "audio_path": name, "audio_deleted_at": null }, { "crop.audio_path": name },
+            ] };
+            let used = tx.has(CONVERSATIONS, used).await?;
+            if !used {
+                note(tx, self.node(), vec![name.to_owned()], at).await?;
+            }
+            Ok(used)
+        })
+        .await
+    }
+
+    async fn objects(&self, names: &[String]) -> Result<Vec<Object>> {
+        let (these, order) = (doc! { "_id": { "$in": names } }, doc! { "_id": 1 });
+        let found = steps!(self, |tx| tx.all(OBJECTS, these, order).await).await?;
+        Ok(found.into_iter().map(Object::from).collect())
+    }
+
+    async fn forget_objects(&self, names: &[String]) -> Result<()> {
+        let gone = doc! { "_id": { "$in": names } };
+        steps!(self, |tx| tx.remove(OBJECTS, gone).await).await.map(drop)
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 #[derive(Deserialize)]

@@ -7,8 +7,8 @@ use super::documents::DeletionRow;
 use super::queue::{live_jobs, record, save};
 use super::record::Record;
 use super::schema::{
-    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, SHELF, UPLOADS,
-    USERS, WINDOWS,
+    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, OBJECTS, SHELF,
+    UPLOADS, USERS, WINDOWS,
 };
 use super::tx::{Of, Tx};
 use super::{MongoStore, chats, memories, users};
@@ -118,17 +118,26 @@ impl Deletions for MongoStore {
         .await
     }
 
+    /// Of this node's recordings.
     async fn transcribed_audio(
         &self,
         before: Option<Timestamp>,
+        only_here: bool,
         limit: usize,
     ) -> Result<Vec<Conversation>> {
         steps!(self, |tx| {
             let mut filter = transcribed(tx).await?;
+            filter.insert("node", self.node());
             if let Some(before) = before {
                 filter.insert("started_at", doc! { "$lt": before.millis() });
             }
-            let found = tx.page(CONVERSATIONS, filter, oldest(), 0, limit).await?;
+            let mut pipeline = vec![doc! { "$match": filter }];
+            if only_here {
+                pipeline.extend(unstored("audio_path"));
+            }
+            let limit = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
+            pipeline.extend([doc! { "$sort": oldest() }, doc! { "$limit": limit }]);
+            let found: Vec<Record> = tx.aggregate(CONVERSATIONS, pipeline).await?;
             Ok(found.iter().map(Record::conversation).collect())
         })
         .await
@@ -220,6 +229,18 @@ pub(super) async fn transcribed(tx: &mut Tx) -> Result<Document> {
         "transcripts.state": { "$ne": Progress::Pending.as_str() },
         "figures.unfinished": 0,
     })
+}
+
+/// The steps of a pipeline that leave out documents whose `name` is that of a file
+/// in the bucket.
+pub(super) fn unstored(name: &str) -> [Document; 3] {
+    [
+        doc! { "$lookup": {
+            "from": OBJECTS.name, "localField": name, "foreignField": "_id", "as": "object",
+        } },
+        doc! { "$match": { "object.verified_at": { "$not": { "$type": "number" } } } },
+        doc! { "$unset": "object" },
+    ]
 }
 
 /// The same of one conversation.

@@ -13,6 +13,7 @@ use crate::domain::conversation::{Span, Window, WindowState};
 use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, UserId, WindowId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
+use crate::domain::object::Object;
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 
@@ -371,4 +372,28 @@ pub(super) struct DeletionRow {
     pub(super) name: String,
     pub(super) node: String,
     pub(super) at: Timestamp,
+}
+
+/// A recording in the bucket, or one that may be there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ObjectRow {
+    #[serde(rename = "_id")]
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+    pub(super) verified_at: Option<Timestamp>,
+}
+
+impl From<ObjectRow> for Object {
+    fn from(row: ObjectRow) -> Self {
+        let ObjectRow { name, bytes, sha256, verified_at } = row;
+        Self { name, bytes, sha256, verified_at }
+    }
+}
+
+impl From<&Object> for ObjectRow {
+    fn from(object: &Object) -> Self {
+        let Object { name, bytes, sha256, verified_at } = object.clone();
+        Self { name, bytes, sha256, verified_at }
+    }
 }

@@ -44,6 +44,7 @@ pub(super) const CHATS: Of<ChatRow> = Of::new("fl_chats");
 pub(super) const MESSAGES: Of<MessageRow> = Of::new("fl_chat_messages");
 pub(super) const UPLOADS: Of<UploadRow> = Of::new("fl_uploads");
 pub(super) const DELETIONS: Of<DeletionRow> = Of::new("fl_deletions");
+pub(super) const OBJECTS: Of<ObjectRow> = Of::new("fl_objects");
 
 /// The counters that numbers are taken from.
 pub(super) mod counter {
@@ -146,6 +147,7 @@ fn collections() -> Vec<(&'static str, Vec<IndexModel>)> {
             ],
         ),
         (DELETIONS.name, vec![index(doc! { "node": 1 })]),
+        (OBJECTS.name, vec![]),
     ]
 }
 

@@ -5,8 +5,8 @@ use mongodb::bson::doc;
 
 use super::MongoStore;
 use super::schema::{
-    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, MESSAGES, SHELF,
-    UPLOADS, USERS,
+    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, MESSAGES, OBJECTS,
+    SHELF, UPLOADS, USERS,
 };
 use super::tx::{Of, Tx};
 use super::users::set_setting;
@@ -47,6 +47,7 @@ const PAST: &[(&str, &[&str])] = &[
     (MESSAGES.name, &["at"]),
     (UPLOADS.name, &["created_at", "files.[].started_at", "files.[].ended_at"]),
     (DELETIONS.name, &["at"]),
+    (OBJECTS.name, &["verified_at"]),
 ];
 
 #[async_trait]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::params;
 
-use super::deletions::TRANSCRIBED;
+use super::deletions::{self, TRANSCRIBED};
 use super::queue::{complete, enqueue};
 use super::{SqliteStore, conversations, rows};
 use crate::base::clock::Timestamp;
@@ -11,6 +11,7 @@ use crate::base::error::Result;
 use crate::domain::coverage::{Coverage, DayCoverage};
 use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
+use crate::domain::object::Object;
 use crate::store::Audio;
 
 #[async_trait]
@@ -91,12 +92,77 @@ impl Audio for SqliteStore {
                 format!("update conversations set audio_path = ?2 where id = ?1 and {TRANSCRIBED}");
             let swapped = rows::run(tx, &sql, params![id.as_str(), name])? > 0;
             let goes = if swapped { before.unwrap_or_default() } else { name };
-            rows::run(
-                tx,
-                "insert into deletions (name, at) values (?1, ?2) on conflict do nothing",
-                params![goes, at.millis()],
-            )?;
+            deletions::note(tx, &goes, at)?;
             Ok(Some(goes))
+        })
+        .await
+    }
+
+    async fn unstored_recordings(&self, wav_before: Timestamp) -> Result<Vec<String>> {
+        self.read(move |db| {
+            let sql = "with files as (
+                    select audio_path as name, started_at from conversations
+                    where ended_at is not null and audio_deleted_at is null and samples > 0
+                      and (substr(audio_path, -4) <> '.wav' or ended_at < ?1)
+                    union all
+                    select x.audio_path, c.started_at
+                    from crops x join conversations c on c.id = x.conversation_id
+                    where x.audio_path is not null)
+                select name from files
+                where name not in (select name from objects where verified_at is not null)
+                order by started_at, name";
+            rows::all(db, sql, [wav_before.millis()], |row| row.get(0))
+        })
+        .await
+    }
+
+    async fn begin_object(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.write(move |tx| {
+            let sql = "insert into objects (name) values (?1)
+                       on conflict do update set verified_at = null";
+            rows::run(tx, sql, [name])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn complete_object(&self, object: &Object, at: Timestamp) -> Result<bool> {
+        let object = object.clone();
+        self.write(move |tx| {
+            let Object { name, bytes, sha256, verified_at } = &object;
+            let verified_at = verified_at.map(Timestamp::millis);
+            let sql = "insert or replace into objects (name, bytes, sha256, verified_at)
+                       values (?1, ?2, ?3, ?4)";
+            rows::run(tx, sql, params![name, rows::signed(*bytes), sha256, verified_at])?;
+            let sql = "select 1 from conversations
+                       where audio_path = ?1 and audio_deleted_at is null
+                       union all select 1 from crops where audio_path = ?1";
+            let used = rows::first(tx, sql, [name], |_| Ok(()))?.is_some();
+            if !used {
+                deletions::note(tx, name, at)?;
+            }
+            Ok(used)
+        })
+        .await
+    }
+
+    async fn objects(&self, names: &[String]) -> Result<Vec<Object>> {
+        let names = rows::to_json(names)?;
+        self.read(move |db| {
+            let sql = "select * from objects where name in (select value from json_each(?1))
+                       order by name";
+            rows::all(db, sql, [names], rows::object)
+        })
+        .await
+    }
+
+    async fn forget_objects(&self, names: &[String]) -> Result<()> {
+        let names = rows::to_json(names)?;
+        self.write(move |tx| {
+            let sql = "delete from objects where name in (select value from json_each(?1))";
+            rows::run(tx, sql, [names])?;
+            Ok(())
         })
         .await
     }

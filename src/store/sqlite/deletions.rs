@@ -22,6 +22,9 @@ pub(super) const TRANSCRIBED: &str = "ended_at is not null and audio_deleted_at 
                     where j.conversation_id = conversations.id and j.kind = 'crop'
                       and j.state in ('ready', 'leased'))";
 
+/// Conversations whose recording is in the bucket.
+const STORED: &str = "audio_path in (select name from objects where verified_at is not null)";
+
 /// Rows of one table that are deleted in one transaction: others wait for it.
 const HISTORY_AT_ONCE: u32 = 5_000;
 
@@ -122,15 +125,17 @@ impl Deletions for SqliteStore {
     async fn transcribed_audio(
         &self,
         before: Option<Timestamp>,
+        only_here: bool,
         limit: usize,
     ) -> Result<Vec<Conversation>> {
         self.read(move |db| {
             let sql = format!(
                 "select * from conversations where {TRANSCRIBED} and started_at < ?1
-                 order by started_at, rowid limit ?2"
+                   and not (?2 and {STORED})
+                 order by started_at, rowid limit ?3"
             );
             let before = before.map_or(i64::MAX, Timestamp::millis);
-            rows::all(db, &sql, params![before, sql_limit(limit)], rows::conversation)
+            rows::all(db, &sql, params![before, only_here, sql_limit(limit)], rows::conversation)
         })
         .await
     }
@@ -208,6 +213,13 @@ impl Deletions for SqliteStore {
         })
         .await
     }
+}
+
+/// Notes that the file of that name is to go.
+pub(super) fn note(tx: &Connection, name: &str, at: Timestamp) -> Result<()> {
+    let sql = "insert into deletions (name, at) values (?1, ?2) on conflict do nothing";
+    rows::run(tx, sql, params![name, at.millis()])?;
+    Ok(())
 }
 
 /// Whether a recording of that name is to go.

@@ -13,6 +13,7 @@ use crate::domain::graph::{Entity, EntityKind};
 use crate::domain::ids::{ChatId, ClientId, ConversationId, EntityId, MemoryId, UserId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
+use crate::domain::object::Object;
 use crate::domain::upload::{Upload, UploadJob, UploadState};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{Crop, MemoryVersion, TranscriptVersion};
@@ -149,6 +150,15 @@ pub(super) fn crop(row: &Row<'_>) -> Read<Crop> {
         audio_path: row.get("audio_path")?,
         spans: json(row, "spans")?,
         at: timestamp(row, "at")?,
+    })
+}
+
+pub(super) fn object(row: &Row<'_>) -> Read<Object> {
+    Ok(Object {
+        name: row.get("name")?,
+        bytes: unsigned(row, "bytes")?,
+        sha256: row.get("sha256")?,
+        verified_at: moment(row, "verified_at")?,
     })
 }
 

@@ -29,6 +29,7 @@ const PAST: &[(&str, &[&str])] = &[
     ("upload_jobs", &["created_at"]),
     ("uploads", &["started_at", "ended_at"]),
     ("deletions", &["at"]),
+    ("objects", &["verified_at"]),
 ];
 
 /// Where times that are to come are kept.

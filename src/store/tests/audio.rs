@@ -4,6 +4,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::conversation::{CloseReason, NewWindow, Span, WindowState};
 use crate::domain::coverage::Coverage;
 use crate::domain::job::{JobKind, Lane};
+use crate::domain::object::Object;
 use crate::store::testing::*;
 
 const EVER: (Timestamp, Timestamp) =
@@ -196,4 +197,75 @@ pub(crate) async fn a_copy_that_nobody_wants_any_more_goes<S: Tested>() {
     let goes = store.complete_archive(job.lease(), &id, &opus, at(11)).await.unwrap();
     assert_eq!(goes, Some(opus));
     assert_eq!(store.conversation(&id).await.unwrap().unwrap().audio_path, wav);
+}
+
+/// The object of the recording `name`, as it was seen.
+fn object(name: &str) -> Object {
+    Object { name: name.into(), bytes: 44, sha256: "ab".into(), verified_at: Some(at(20)) }
+}
+
+pub(crate) async fn recordings_come_to_the_bucket_once_they_have_come_to_rest<S: Tested>() {
+    let fixture = Fixture::<S>::open().await;
+    let store = &fixture.store;
+    let anna = fixture.user("anna").await;
+    // A recording in either format; both end three seconds after the start.
+    let mut opus = conversation(&anna);
+    opus.audio_path = opus.audio_path.replace(".wav", ".opus");
+    store.open_conversation(&opus).await.unwrap();
+    let wav = fixture.opened(&anna).await;
+    let wav_path = fixture.get(&wav).await.audio_path;
+    let unstored = async |wav_before| store.unstored_recordings(at(wav_before)).await.unwrap();
+    assert!(unstored(100).await.is_empty(), "they are being recorded");
+    fixture.close(&opus.id, &[]).await;
+    fixture.close(&wav, &[]).await;
+    assert_eq!(unstored(3).await, std::slice::from_ref(&opus.audio_path), "archived soon");
+    assert_eq!(unstored(4).await.len(), 2);
+
+    store.begin_object(&opus.audio_path).await.unwrap();
+    assert_eq!(unstored(3).await.len(), 1, "it is not known to be there");
+    let begun = store.objects(std::slice::from_ref(&opus.audio_path)).await.unwrap();
+    assert_eq!((begun.len(), begun[0].verified_at), (1, None));
+    assert!(store.complete_object(&object(&opus.audio_path), at(20)).await.unwrap());
+    assert_eq!(unstored(4).await, std::slice::from_ref(&wav_path));
+    let names = [wav_path.clone(), opus.audio_path.clone(), "other.wav".into()];
+    assert_eq!(store.objects(&names).await.unwrap(), [object(&opus.audio_path)]);
+
+    // What is in the bucket makes no room by being deleted.
+    fixture.finish_all().await;
+    let only_here = async |only_here| {
+        let found = store.transcribed_audio(None, only_here, 9).await.unwrap();
+        found.into_iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!(only_here(true).await, std::slice::from_ref(&wav));
+    assert_eq!(only_here(false).await.len(), 2);
+    // It was gone, after all.
+    store.begin_object(&opus.audio_path).await.unwrap();
+    assert_eq!(only_here(true).await.len(), 2);
+    assert_eq!(unstored(3).await, [opus.audio_path]);
+}
+
+pub(crate) async fn an_object_of_a_deleted_recording_is_known_until_it_is_gone<S: Tested>() {
+    let fixture = Fixture::<S>::open().await;
+    let store = &fixture.store;
+    let anna = fixture.user("anna").await;
+    let id = fixture.opened(&anna).await;
+    fixture.close(&id, &[]).await;
+    fixture.finish_all().await;
+    let name = fixture.get(&id).await.audio_path;
+    let names = std::slice::from_ref(&name);
+    assert!(store.complete_object(&object(&name), at(20)).await.unwrap());
+    store.delete_audio(&id, at(21)).await.unwrap();
+    assert!(store.unstored_recordings(at(99)).await.unwrap().is_empty());
+    assert_eq!(store.deletions().await.unwrap(), names);
+    store.strike_deletions(names).await.unwrap();
+    assert_eq!(store.objects(names).await.unwrap().len(), 1);
+    store.forget_objects(names).await.unwrap();
+    assert!(store.objects(names).await.unwrap().is_empty());
+
+    // An upload that ends when its conversation has gone leaves one that goes too.
+    store.delete_conversation(&id, true, None, at(22)).await.unwrap();
+    assert!(store.deletions().await.unwrap().is_empty());
+    assert!(!store.complete_object(&object(&name), at(23)).await.unwrap());
+    assert_eq!(store.deletions().await.unwrap(), names);
+    assert_eq!(store.objects(names).await.unwrap(), [object(&name)]);
 }

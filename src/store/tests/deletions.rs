@@ -150,14 +150,17 @@ pub(crate) async fn audio_goes_only_once_it_is_transcribed<S: Tested>() {
     let early = f.store.delete_audio(&id, at(4)).await.unwrap_err();
     assert_eq!(early.kind(), Kind::Conflict);
     assert!(f.store.deletions().await.unwrap().is_empty());
-    assert!(f.store.transcribed_audio(None, 9).await.unwrap().is_empty());
+    assert!(f.store.transcribed_audio(None, false, 9).await.unwrap().is_empty());
 
     f.transcribe("one").await;
     f.transcribe("two").await;
     f.finish().await;
     let ids = |found: Vec<Conversation>| found.into_iter().map(|c| c.id).collect::<Vec<_>>();
-    assert_eq!(ids(f.store.transcribed_audio(None, 9).await.unwrap()), std::slice::from_ref(&id));
-    assert!(f.store.transcribed_audio(Some(at(1)), 9).await.unwrap().is_empty());
+    assert_eq!(
+        ids(f.store.transcribed_audio(None, false, 9).await.unwrap()),
+        std::slice::from_ref(&id)
+    );
+    assert!(f.store.transcribed_audio(Some(at(1)), false, 9).await.unwrap().is_empty());
 
     let path = f.get(&id).await.audio_path;
     assert_eq!(f.store.delete_audio(&id, at(9)).await.unwrap(), std::slice::from_ref(&path));
@@ -166,7 +169,7 @@ pub(crate) async fn audio_goes_only_once_it_is_transcribed<S: Tested>() {
     assert_eq!((row.audio_deleted_at, row.transcription), (Some(at(9)), Progress::Completed));
     assert_eq!(f.windows(&id).await[1].segments[0].text, "two");
     assert!(f.store.delete_audio(&id, at(9)).await.unwrap().is_empty());
-    assert!(f.store.transcribed_audio(None, 9).await.unwrap().is_empty());
+    assert!(f.store.transcribed_audio(None, false, 9).await.unwrap().is_empty());
     // The row can go later, when there is no file left to note.
     let deleted = f.store.delete_conversation(&id, true, None, at(10)).await.unwrap();
     assert!(deleted.files.is_empty());

@@ -20,6 +20,8 @@ macro_rules! every_test {
             audio {
                 only_what_nothing_waits_for_is_archived_and_only_once
                 a_copy_that_nobody_wants_any_more_goes
+                recordings_come_to_the_bucket_once_they_have_come_to_rest
+                an_object_of_a_deleted_recording_is_known_until_it_is_gone
             }
             conversations {
                 a_conversation_comes_back_as_it_was_stored
