@@ -14,6 +14,7 @@ mod deletion;
 mod disk;
 mod end_to_end;
 mod engines;
+mod full_deployment;
 mod harness;
 mod isolation;
 mod layers;

@@ -181,7 +181,7 @@ impl Program {
 }
 
 /// A program that `./dev servers` has fetched.
-fn fetched(name: &str) -> PathBuf {
+pub fn fetched(name: &str) -> PathBuf {
     let program = directories::ProjectDirs::from("", "", "friend-lite")
         .expect("a home directory")
         .cache_dir()
@@ -191,7 +191,7 @@ fn fetched(name: &str) -> PathBuf {
     program
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
