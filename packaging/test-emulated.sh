@@ -31,8 +31,9 @@ if [ "${1:-}" = --inside ]; then
     read -r -a command <<<"$(sed -n 's/^ExecStart=//p' $unit)"
     user=$(sed -n 's/^User=//p' $unit)
     mkdir -p $state && chown "$user:" $state && chmod 700 $state
+    # In the place of the shell that it is started from, so that it gets its signals.
     as_service() {
-        setpriv --reuid "$user" --regid "$user" --clear-groups env -i PATH=/usr/bin:/bin \
+        exec setpriv --reuid "$user" --regid "$user" --clear-groups env -i PATH=/usr/bin:/bin \
             STATE_DIRECTORY=$state CONFIGURATION_DIRECTORY=/etc/friend-lite \
             FRIEND_LITE__MEMORY__ENABLED=false "${slow[@]}" "$@"
     }

@@ -513,8 +513,11 @@ fn nothing_is_lost_or_doubled_whatever_fails_and_wherever_it_dies() {
         }
     }
     println!("{} places, {} passages, {walks} walks", reached.len(), order.len());
-    // Backups have a walk of their own.
-    let daemon = |path: &Path| !path.components().any(|part| part.as_os_str() == "upkeep");
+    // Backups have a walk of their own, and so has the bucket.
+    let daemon = |path: &Path| {
+        !path.components().any(|part| part.as_os_str() == "upkeep")
+            && !path.ends_with("pipeline/upload.rs")
+    };
     let missed: Vec<_> = places(daemon).difference(&reached).cloned().collect();
     assert!(missed.is_empty(), "places that no walk comes to: {missed:?}");
 }

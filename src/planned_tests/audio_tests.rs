@@ -1,12 +1,15 @@
-//! The walk through archiving and deleting: both die or fail once at every place
-//! on their way. A conversation has one whole recording after that, or none of
-//! it is left, and `upkeep::check` finds nothing wrong.
+//! The walk through archiving, copying to a bucket, and deleting: all die or fail
+//! once at every place on their way. A conversation has one whole recording after
+//! that, on disk and in the bucket, or none of it is left, and `upkeep::check` finds
+//! nothing wrong.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 use crate::audio::synthetic::speech;
 use crate::base::clock::Clock;
@@ -21,7 +24,10 @@ use crate::jobs::worker::{Retry, Worker};
 use crate::pipeline::archive::Archive;
 use crate::pipeline::deletion::Deletion;
 use crate::pipeline::reconcile::Sweep;
+use crate::pipeline::upload::Uploader;
+use crate::planned_tests::places;
 use crate::recording::{Format, Recordings};
+use crate::remote::bucket::Bucket;
 use crate::store::sqlite::testing::{self, Fixture, at};
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::store::{Conversations, Store, Users};
@@ -30,22 +36,24 @@ use crate::upkeep::check::Check;
 /// Samples of the recording.
 const SAMPLES: usize = 40_000;
 
-/// The parts of a daemon that archive and delete.
+/// The parts of a daemon that archive, copy and delete.
 struct Process {
     store: Arc<dyn Store>,
     recordings: Recordings,
     sweep: Sweep,
     worker: Worker,
+    uploader: Mutex<Uploader>,
     deletion: Deletion,
     clock: Clock,
     plan: Plan,
 }
 
 impl Process {
-    async fn start(state: &Path, clock: &Clock, plan: &Plan) -> Result<Self> {
+    async fn start(state: &Path, bucket: &Bucket, clock: &Clock, plan: &Plan) -> Result<Self> {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(state, Access::Exclusive)?);
         store.void_leases(false, clock.now()).await?;
-        let recordings = Recordings::open(state, Duration::ZERO, clock.clone())?;
+        let recordings = Recordings::open(state, Duration::ZERO, clock.clone())?
+            .with_bucket(Some(bucket.clone()));
         let (config, live) = (Config::default(), Arc::new(Elsewhere));
         let (clock, wake) = (clock.clone(), Wake::default());
         let sweep = Sweep::new(
@@ -60,8 +68,16 @@ impl Process {
         let retry =
             Retry { max_attempts: config.jobs.max_attempts, pause: config.jobs.retry_pause.get() };
         let worker = Worker::new("archive", store.clone(), handler, wake, clock.clone(), retry);
+        let uploader = Mutex::new(Uploader::new(
+            store.clone(),
+            recordings.clone(),
+            bucket.clone(),
+            &config.recording,
+            clock.clone(),
+        ));
         let deletion = Deletion::new(store.clone(), recordings.clone(), live, clock.clone());
-        Ok(Self { store, recordings, sweep, worker, deletion, clock, plan: plan.clone() })
+        let plan = plan.clone();
+        Ok(Self { store, recordings, sweep, worker, uploader, deletion, clock, plan })
     }
 
     /// Sweeps and works until there is nothing to do, or it is dead.
@@ -78,6 +94,8 @@ impl Process {
                     }
                 }
             }
+            let mut uploader = self.uploader.lock().await;
+            while uploader.once().await.is_err() && !self.plan.is_dead() {}
             // What has failed is due again, and what is left half written is old.
             self.clock.advance(Duration::from_secs(2 * 3600));
         }
@@ -87,6 +105,7 @@ impl Process {
 /// A state directory with one conversation that can be archived.
 struct World {
     dir: TempDir,
+    bucket: Bucket,
     clock: Clock,
     id: ConversationId,
 }
@@ -124,7 +143,7 @@ impl World {
         });
         let Fixture { store, dir } = fixture;
         drop(store);
-        Self { dir, clock, id }
+        Self { dir, bucket: Bucket::in_memory(clock.clone()), clock, id }
     }
 
     fn state(&self) -> PathBuf {
@@ -144,7 +163,7 @@ impl World {
             .unwrap();
         runtime.block_on(async {
             let process = loop {
-                match Process::start(&self.state(), &self.clock, plan).await {
+                match Process::start(&self.state(), &self.bucket, &self.clock, plan).await {
                     Ok(process) => break process,
                     Err(_) if plan.is_dead() => return,
                     Err(_) => {}
@@ -170,7 +189,10 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let plan = Plan::default();
-            let process = Process::start(&self.state(), &self.clock, &plan).await.unwrap();
+            let state = self.state();
+            let process = Process::start(&state, &self.bucket, &self.clock, &plan);
+            let process = process.await.unwrap();
+            let objects: Vec<String> = self.bucket.list().await.unwrap().into_keys().collect();
             let (store, recordings) = (process.store.clone(), process.recordings.clone());
             let check = Check::new(store.clone(), recordings.clone(), self.clock.clone(), false);
             let report = check.run(|_, _| {}).await.unwrap();
@@ -181,12 +203,14 @@ impl World {
             match all.as_slice() {
                 [] => {
                     assert_eq!(self.files(), Vec::<String>::new(), "{walk}");
+                    assert_eq!(objects, Vec::<String>::new(), "{walk}");
                     false
                 }
                 [one] => {
                     assert_eq!((&one.id, one.samples), (&self.id, SAMPLES as u64), "{walk}");
                     assert!(one.audio_path.ends_with(".opus"), "{walk}: {one:?}");
                     assert_eq!(self.files(), std::slice::from_ref(&one.audio_path), "{walk}");
+                    assert_eq!(objects, std::slice::from_ref(&one.audio_path), "{walk}");
                     let samples = recordings.samples(&one.audio_path).await.unwrap();
                     assert_eq!(samples, SAMPLES as u64, "{walk}");
                     true
@@ -198,8 +222,8 @@ impl World {
 }
 
 #[test]
-fn a_recording_is_archived_or_deleted_wherever_that_dies_or_fails() {
-    let mut walks = 0;
+fn a_recording_is_archived_and_copied_or_deleted_wherever_that_dies_or_fails() {
+    let (mut reached, mut walks) = (BTreeSet::new(), 0);
     // Without optimisation a sample of them is enough.
     let stride = if cfg!(debug_assertions) { 3 } else { 1 };
     for act in [Act::Die, Act::Fail] {
@@ -211,6 +235,7 @@ fn a_recording_is_archived_or_deleted_wherever_that_dies_or_fails() {
             world.live(&Plan::default(), false);
             assert!(world.check(&walk), "{walk}: it is gone");
             walks += 1;
+            reached.extend(plan.passed());
             if plan.passed().len() <= at {
                 break;
             }
@@ -229,10 +254,16 @@ fn a_recording_is_archived_or_deleted_wherever_that_dies_or_fails() {
             world.live(&Plan::default(), false);
             world.check(&walk);
             walks += 1;
+            reached.extend(plan.passed());
             if plan.passed().len() <= at {
                 break;
             }
         }
     }
-    println!("{walks} walks");
+    println!("{} places, {walks} walks", reached.len());
+    let reached: BTreeSet<String> =
+        reached.into_iter().map(|(side, what)| format!("{side} {what}")).collect();
+    let of_bucket = places(|path| path.ends_with("pipeline/upload.rs"));
+    let missed: Vec<_> = of_bucket.difference(&reached).cloned().collect();
+    assert!(missed.is_empty(), "places that no walk comes to: {missed:?}");
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
@@ -36,7 +36,7 @@ const MAX_TOLD: usize = 300;
 #[derive(Clone, Debug)]
 pub struct Bucket {
     service: Arc<Service>,
-    store: Arc<AmazonS3>,
+    store: Arc<dyn ObjectStore>,
     prefix: Path,
     secrets: Arc<[Secret; 2]>,
 }
@@ -100,6 +100,17 @@ impl Bucket {
         let prefix = Path::parse(&config.prefix).with_context(Kind::Config, || bad("prefix"))?;
         let secrets = [config.access_key_id.clone(), config.secret_access_key.clone()];
         Ok(Self { service, store: Arc::new(store), prefix, secrets: Arc::new(secrets) })
+    }
+
+    /// One in the memory of this process.
+    #[cfg(test)]
+    pub(crate) fn in_memory(clock: crate::base::clock::Clock) -> Self {
+        Self {
+            service: Arc::new(Service::new("bucket", std::time::Duration::from_secs(1), clock)),
+            store: Arc::new(object_store::memory::InMemory::new()),
+            prefix: Path::default(),
+            secrets: Arc::new([Secret::default(), Secret::default()]),
+        }
     }
 
     /// The service that it is.
