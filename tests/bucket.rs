@@ -12,10 +12,10 @@ use friend_lite::config::{self, Interval, Secret};
 use friend_lite::remote::Service;
 use friend_lite::remote::bucket::Bucket;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::disk::{Mount, may_mount};
-use crate::harness::client::{Client, PATIENCE};
+use crate::harness::client::{Client, until};
 use crate::harness::daemon::{Daemon, models_dir, program};
 use crate::harness::faulty::{self, Fault, Proxy};
 use crate::harness::services::{BUCKET, KEY, KEY_ID, Server};
@@ -51,20 +51,6 @@ fn keys(endpoint: &str) -> Vec<(&str, &str)> {
         ("DISK__RESERVE_MIB", "4"),
         ("DISK__CHECK_INTERVAL", "200ms"),
     ]
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let limit = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < limit, "{what}");
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn say(client: &Client, device: &str, samples: &[i16]) {
-    let mut socket = client.socket(device).await;
-    socket.session(samples, 0.0).await;
-    socket.close().await;
 }
 
 /// The recordings on disk, the cropped among them.
@@ -136,9 +122,9 @@ async fn recordings_leave_a_full_disk_and_are_heard_again_from_the_bucket() {
     });
     let client = daemon.admin().await;
     let clip = speech::jfk();
-    say(&client, "talk", &speech::samples(&clip.path)).await;
+    client.say("talk", &speech::samples(&clip.path)).await;
     // Longer than is asked of the bucket at once.
-    say(&client, "quiet", &vec![0; 60 * 16_000]).await;
+    client.say("quiet", &vec![0; 60 * 16_000]).await;
     until("archived, and all in the bucket", async || {
         let named = named(&client).await;
         let archived = named.iter().filter(|name| name.ends_with(".opus")).count();
@@ -231,12 +217,12 @@ async fn what_happens_while_the_bucket_is_away_is_made_up_for() {
     // In each outage one conversation comes, and one goes.
     let change = async |number: usize| {
         let rows = client.conversations().await;
-        say(&client, &format!("device{number}"), &speech::noise(1.0, 2000.0)).await;
+        client.say(&format!("device{number}"), &speech::noise(1.0, 2000.0)).await;
         let oldest = rows.last().unwrap()["audio_uuid"].as_str().unwrap();
         let path = format!("/api/conversations/{oldest}");
         assert_eq!(client.call("DELETE", &path).await.0, 200);
     };
-    say(&client, "first", &speech::noise(1.0, 2000.0)).await;
+    client.say("first", &speech::noise(1.0, 2000.0)).await;
     until("the first is there", async || stored(&bucket).await.len() == 1).await;
 
     for (number, fault) in faulty::ALL.into_iter().enumerate() {

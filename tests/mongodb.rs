@@ -7,21 +7,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::harness::client::{Client, PATIENCE, Socket};
+use crate::harness::client::{Client, Socket, until};
 use crate::harness::daemon::{Daemon, program};
 use crate::harness::mongod::Mongod;
 use crate::harness::speech;
-
-/// Waits until `holds`.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let limit = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < limit, "{what}");
-        sleep(Duration::from_millis(200)).await;
-    }
-}
 
 /// Waits until there are so many conversations, all transcribed and learned from.
 async fn settled(client: &Client, conversations: usize) {
@@ -46,10 +37,6 @@ async fn transcripts(client: &Client) -> Vec<String> {
     }
     said.sort();
     said
-}
-
-async fn memories(client: &Client) -> Vec<Value> {
-    client.get("/api/memories?limit=1000").await["memories"].as_array().unwrap().clone()
 }
 
 /// Says something over a connection that is open already.
@@ -94,7 +81,7 @@ async fn nothing_is_lost_while_mongodb_comes_and_goes() {
     let mut socket = client.socket("one").await;
     say(&mut socket, &speech::jfk().path).await;
     settled(&client, 1).await;
-    let known = memories(&client).await;
+    let known = client.memories().await;
     assert!(!known.is_empty());
     let text = known[0]["memory"].as_str().unwrap();
     let query = [("query", text)];
@@ -107,7 +94,7 @@ async fn nothing_is_lost_while_mongodb_comes_and_goes() {
     let said = transcripts(&client).await;
     daemon.kill_and_restart();
     let client = daemon.admin().await;
-    assert_eq!((transcripts(&client).await, memories(&client).await), (said, known));
+    assert_eq!((transcripts(&client).await, client.memories().await), (said, known));
     let health = async || client.get("/health").await;
     assert_eq!(health().await["services"]["mongodb"]["breaker"], "closed");
 

@@ -2,36 +2,12 @@
 //! goes: everything else goes on meanwhile, and what was learned arrives when it is
 //! back.
 
-use std::time::Duration;
-
 use neo4rs::{Graph, query};
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
-use crate::harness::client::{Client, PATIENCE};
+use crate::harness::client::until;
 use crate::harness::daemon::Daemon;
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
-
-/// Waits until `holds`.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let limit = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < limit, "{what}");
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Records a conversation of `device`.
-async fn say(client: &Client, device: &str, samples: &[i16]) {
-    let mut socket = client.socket(device).await;
-    socket.session(samples, 0.0).await;
-    socket.close().await;
-}
-
-async fn memories(client: &Client) -> Vec<Value> {
-    client.get("/api/memories?limit=1000").await["memories"].as_array().unwrap().clone()
-}
 
 /// How many memories the server has, and how many of them are still to be read.
 async fn told(server: &Server) -> (i64, i64) {
@@ -59,9 +35,9 @@ async fn the_graph_reaches_a_server_that_comes_and_goes() {
     ]);
     let client = daemon.admin().await;
     let neo4j = async || client.get("/health").await["services"]["neo4j"].clone();
-    say(&client, "one", &speech::samples(&speech::jfk().path)).await;
+    client.say("one", &speech::samples(&speech::jfk().path)).await;
     client.settled().await;
-    let known = memories(&client).await;
+    let known = client.memories().await;
     assert!(!known.is_empty());
     let all = known.len() as i64;
     until("what was learned is read", async || told(&server).await == (all, 0)).await;
@@ -76,7 +52,7 @@ async fn the_graph_reaches_a_server_that_comes_and_goes() {
     until("it is known to be away", async || neo4j().await["healthy"] == false).await;
     let found = client.get("/api/memories/search?query=country").await;
     assert!(found["results"].is_array(), "a search does without it");
-    say(&client, "two", &speech::samples(&speech::librivox()[3].path)).await;
+    client.say("two", &speech::samples(&speech::librivox()[3].path)).await;
     until("the second conversation is learned from without it", async || {
         let all = client.conversations().await;
         all.len() == 2 && all.iter().all(|one| one["memory_processing_status"] == "COMPLETED")
@@ -84,7 +60,7 @@ async fn the_graph_reaches_a_server_that_comes_and_goes() {
     .await;
 
     server.restart();
-    let known = memories(&client).await.len() as i64;
+    let known = client.memories().await.len() as i64;
     until("all is there, and nothing else", async || told(&server).await == (known, 0)).await;
     until("it is back", async || neo4j().await["healthy"] == true).await;
 

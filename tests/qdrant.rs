@@ -6,36 +6,16 @@ use std::time::Duration;
 use qdrant_client::Qdrant;
 use qdrant_client::qdrant::CountPointsBuilder;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::harness::client::{Client, PATIENCE};
+use crate::harness::client::{Client, until};
 use crate::harness::daemon::{Daemon, program};
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
 
-/// Waits until `holds`.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let limit = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < limit, "{what}");
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Records a conversation of `device`.
-async fn say(client: &Client, device: &str, samples: &[i16]) {
-    let mut socket = client.socket(device).await;
-    socket.session(samples, 0.0).await;
-    socket.close().await;
-}
-
 async fn statuses(client: &Client, key: &str) -> Vec<String> {
     let all = client.conversations().await;
     all.iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
-}
-
-async fn memories(client: &Client) -> Vec<Value> {
-    client.get("/api/memories?limit=1000").await["memories"].as_array().unwrap().clone()
 }
 
 /// The best hit for `query`, and its score.
@@ -80,9 +60,9 @@ async fn memories_reach_a_qdrant_that_comes_and_goes() {
     ]);
     let client = daemon.admin().await;
     let qdrant = async || client.get("/health").await["services"]["qdrant"].clone();
-    say(&client, "one", &speech::samples(&speech::jfk().path)).await;
+    client.say("one", &speech::samples(&speech::jfk().path)).await;
     assert_eq!(client.settled().await["memory_processing_status"], "COMPLETED");
-    let known = memories(&client).await;
+    let known = client.memories().await;
     let text = known[0]["memory"].as_str().unwrap().to_owned();
     let (id, score) = search(&client, &text).await;
     assert_eq!(id, known[0]["id"].as_str().unwrap());
@@ -97,7 +77,7 @@ async fn memories_reach_a_qdrant_that_comes_and_goes() {
     assert_eq!(client.get("/health").await["status"], "degraded");
     assert_eq!(client.call("DELETE", &format!("/api/memories/{id}")).await.0, 200);
     let read = &speech::librivox()[3];
-    say(&client, "two", &speech::samples(&read.path)).await;
+    client.say("two", &speech::samples(&read.path)).await;
     until("both are transcribed", async || {
         statuses(&client, "transcription_status").await == ["COMPLETED"; 2]
     })
@@ -113,7 +93,7 @@ async fn memories_reach_a_qdrant_that_comes_and_goes() {
         !statuses.contains(&"PENDING".into())
     })
     .await;
-    let known = memories(&client).await;
+    let known = client.memories().await;
     assert!(known.iter().all(|memory| memory["id"] != id.as_str()));
     until("all is there, and nothing else", async || points(&server).await == known.len() as u64)
         .await;

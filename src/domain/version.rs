@@ -5,7 +5,9 @@ use super::conversation::{Progress, SAMPLE_RATE, Span, Window};
 use super::ids::JobId;
 use super::job::NewJob;
 use super::memory::Memory;
+use super::transcript::Segment;
 use crate::base::clock::Timestamp;
+use crate::base::error::{Error, Kind, Result};
 
 /// One transcript of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +96,25 @@ pub struct SegmentEdit {
     pub start: Option<f64>,
     /// End in seconds.
     pub end: Option<f64>,
+}
+
+impl SegmentEdit {
+    /// Corrects `segment`; false when that changes nothing.
+    ///
+    /// # Errors
+    /// `BadInput` when it would end before it starts.
+    pub fn apply(&self, segment: &mut Segment) -> Result<bool> {
+        let old = segment.clone();
+        if let Some(speaker) = &self.speaker {
+            segment.speaker = Some(speaker.clone());
+        }
+        segment.start = self.start.unwrap_or(segment.start);
+        segment.end = self.end.unwrap_or(segment.end);
+        if segment.end < segment.start {
+            return Err(Error::new(Kind::BadInput, "a segment cannot end before it starts"));
+        }
+        Ok(*segment != old)
+    }
 }
 
 /// A new version that is being made.

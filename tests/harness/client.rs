@@ -12,6 +12,15 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// Longest wait for a model's result on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
+/// Waits until `holds`.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let limit = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < limit, "{what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 #[derive(Clone)]
 pub struct Client {
     pub url: String,
@@ -57,6 +66,18 @@ impl Client {
     /// All conversations this client may see, newest first.
     pub async fn conversations(&self) -> Vec<Value> {
         self.get("/api/conversations?view=list").await["conversations"].as_array().unwrap().clone()
+    }
+
+    /// All memories this client may see.
+    pub async fn memories(&self) -> Vec<Value> {
+        self.get("/api/memories?limit=1000").await["memories"].as_array().unwrap().clone()
+    }
+
+    /// Records a conversation of `device`.
+    pub async fn say(&self, device: &str, samples: &[i16]) {
+        let mut socket = self.socket(device).await;
+        socket.session(samples, 0.0).await;
+        socket.close().await;
     }
 
     /// Waits until the only conversation is transcribed and remembered.

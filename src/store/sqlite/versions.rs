@@ -206,17 +206,7 @@ impl Versions for SqliteStore {
                     before += window.segments.len();
                     continue;
                 };
-                let old = segment.clone();
-                if let Some(speaker) = &edit.speaker {
-                    segment.speaker = Some(speaker.clone());
-                }
-                segment.start = edit.start.unwrap_or(segment.start);
-                segment.end = edit.end.unwrap_or(segment.end);
-                if segment.end < segment.start {
-                    let message = "a segment cannot end before it starts";
-                    return Err(Error::new(Kind::BadInput, message));
-                }
-                if *segment == old {
+                if !edit.apply(segment)? {
                     return Ok(false);
                 }
                 let segments = rows::to_json(&window.segments)?;
