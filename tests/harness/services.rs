@@ -4,7 +4,7 @@
 //! clients of those check.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -151,10 +151,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.log.path()).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(15).collect();
             eprintln!("--- the log of {} ---", self.program.name());
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            eprintln!("{}", last_lines(self.log.path()));
         }
     }
 }
@@ -170,7 +168,6 @@ impl Program {
 
     /// Starts it at `port`, or one that is free, and waits until it answers.
     fn launch(&self, port: u16, log: &Path) -> (Child, u16) {
-        let log = std::fs::OpenOptions::new().append(true).open(log).unwrap();
         match self {
             Self::Script(name, args) | Self::Keeping(name, args, _) => {
                 script(name, port, args, log)
@@ -209,7 +206,7 @@ pub fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
+fn qdrant(port: u16, dir: &Path, log: &Path) -> (Child, u16) {
     let port = if port == 0 { free_port() } else { port };
     let mut child = Command::new(fetched("qdrant-1.16.3"))
         .current_dir(dir)
@@ -219,8 +216,8 @@ fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
         .env("QDRANT__SERVICE__API_KEY", KEY)
         .env("QDRANT__TELEMETRY_DISABLED", "true")
         .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
+        .stdout(append(log))
+        .stderr(append(log))
         .spawn()
         .expect("Qdrant");
     for _ in 0..600 {
@@ -231,10 +228,10 @@ fn qdrant(port: u16, dir: &Path, log: File) -> (Child, u16) {
     }
     let _ = child.kill();
     let _ = child.wait();
-    panic!("Qdrant did not start");
+    panic!("Qdrant did not start: {}", last_lines(log));
 }
 
-fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: File) -> (Child, u16) {
+fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: &Path) -> (Child, u16) {
     let port = if port == 0 { free_port() } else { port };
     let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc] = ports;
     let identity = serde_json::json!({
@@ -260,34 +257,57 @@ fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: File) -> (Child, u16)
             format!("-s3.port.grpc={s3_grpc}"),
         ])
         .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
+        .stdout(append(log))
+        .stderr(append(log))
         .spawn()
         .expect("SeaweedFS");
-    // It listens long before its parts have found each other.
-    for _ in 0..120 {
-        let mut shell = Command::new(fetched("weed-4.48"))
-            .args(["shell", &format!("-master=127.0.0.1:{master}.{master_grpc}")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("its shell");
-        let commands = format!("s3.bucket.create -name {BUCKET}\ns3.bucket.list\nvolume.list\n");
-        std::io::Write::write_all(&mut shell.stdin.take().unwrap(), commands.as_bytes()).unwrap();
-        let said = shell.wait_with_output().unwrap().stdout;
-        let said = String::from_utf8_lossy(&said);
-        if said.contains(BUCKET) && said.contains("DataNode") {
+    // It listens long before its parts have found each other. A bucket is a directory
+    // of the filer.
+    let bucket = format!("POST /buckets/{BUCKET}/");
+    for _ in 0..600 {
+        if answer(*master, "GET /dir/status").is_some_and(|nodes| nodes.contains("DataNodes"))
+            && answer(*filer, &bucket).is_some()
+            && answer(*filer, &format!("GET /buckets/{BUCKET}/")).is_some()
+            && answer(port, "GET /healthz").is_some()
+        {
             return (child, port);
         }
-        std::thread::sleep(std::time::Duration::from_millis(250));
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("SeaweedFS ended with {status}: {}", last_lines(log));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
     let _ = child.kill();
     let _ = child.wait();
-    panic!("SeaweedFS did not start");
+    panic!("SeaweedFS did not start: {}", last_lines(log));
 }
 
-fn script(script: &str, port: u16, args: &[String], log: File) -> (Child, u16) {
+/// What a server says to a request without a body; none unless it is well, or has
+/// already what it is to make.
+fn answer(port: u16, request: &str) -> Option<String> {
+    let patience = Some(std::time::Duration::from_secs(5));
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(patience).unwrap();
+    let head = "Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close";
+    write!(socket, "{request} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
+    let mut said = String::new();
+    socket.read_to_string(&mut said).ok()?;
+    let status = said.split(' ').nth(1)?;
+    (status.starts_with('2') || status == "409").then_some(said)
+}
+
+fn append(log: &Path) -> File {
+    std::fs::OpenOptions::new().append(true).open(log).unwrap()
+}
+
+/// The end of a log, to be read when a program did not start.
+fn last_lines(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+fn script(script: &str, port: u16, args: &[String], log: &Path) -> (Child, u16) {
     let path: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/services").join(script);
     let mut child = Command::new(python::environment().join("bin/python"))
@@ -298,7 +318,7 @@ fn script(script: &str, port: u16, args: &[String], log: File) -> (Child, u16) {
         .env("NO_PROXY", "*")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(append(log))
         .spawn()
         .expect("a server");
     let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -308,5 +328,5 @@ fn script(script: &str, port: u16, args: &[String], log: File) -> (Child, u16) {
         }
     }
     let _ = child.wait();
-    panic!("{script} did not start");
+    panic!("{script} did not start: {}", last_lines(log));
 }
