@@ -14,6 +14,7 @@ mod deletion;
 mod disk;
 mod end_to_end;
 mod engines;
+mod faults;
 mod full_deployment;
 mod harness;
 mod isolation;
