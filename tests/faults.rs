@@ -157,20 +157,6 @@ async fn a_wyoming_server_fails_in_every_way() {
 }
 
 #[tokio::test]
-async fn ollama_fails_in_every_way() {
-    let keys = [
-        ("LLM_PROVIDER", "ollama"),
-        ("EMBED__ENGINE", "ollama"),
-        ("STT__MODEL", "whisper-tiny"),
-        ("LLM__DEADLINE", "30s"),
-    ];
-    let url = |port| ("OLLAMA_BASE_URL", format!("http://127.0.0.1:{port}"));
-    let server = Server::ollama();
-    let waits = ("memory_processing_status", WHOLE);
-    Outside::new(server, "ollama", waits, &keys, url).await.outlives_all().await;
-}
-
-#[tokio::test]
 async fn a_server_that_speaks_openais_api_fails_in_every_way() {
     let keys = [
         ("LLM_PROVIDER", "openai"),
