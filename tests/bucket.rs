@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::disk::{Mount, may_mount};
 use crate::harness::client::{Client, until};
-use crate::harness::daemon::{Daemon, models_dir, program};
+use crate::harness::daemon::{Daemon, count, models_dir, program};
 use crate::harness::faulty::{self, Fault, Proxy};
 use crate::harness::services::{BUCKET, KEY, KEY_ID, Server};
 use crate::harness::{speech, wer};
@@ -243,7 +243,6 @@ async fn what_happens_while_the_bucket_is_away_is_made_up_for() {
     away().await;
     server.thaw();
     in_step("thawed").await;
-    let count = |log: &str, what: &str| log.lines().filter(|line| line.contains(what)).count();
     assert_eq!(count(&log, "WARN friend_lite::remote::breaker: s3 "), faulty::ALL.len() + 1);
     assert!(count(&daemon.log(), "s3 answers again") >= faulty::ALL.len() + 2);
 

@@ -8,13 +8,18 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::harness::client::{Client, until};
-use crate::harness::daemon::Daemon;
+use crate::harness::daemon::{Daemon, count};
 use crate::harness::faulty::{self, Fault, Proxy};
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
 
 /// Long enough for many more attempts than a job has.
 const OUTAGE: Duration = Duration::from_secs(2);
+
+/// "And so my fellow Americans", so that those who transcribe are quick.
+const BRIEF: usize = 40_000;
+/// All of it, so that there is something to remember.
+const WHOLE: usize = 11 * 16_000;
 
 /// The conversation of a device, once there is one.
 async fn of(client: &Client, device: &str) -> Option<Value> {
@@ -36,11 +41,6 @@ struct Outside {
     said: usize,
     outages: usize,
 }
-
-/// "And so my fellow Americans", so that those who transcribe are quick.
-const BRIEF: usize = 40_000;
-/// All of it, so that there is something to remember.
-const WHOLE: usize = 11 * 16_000;
 
 impl Outside {
     async fn new(
@@ -70,7 +70,7 @@ impl Outside {
     async fn outlives(
         &mut self,
         what: &str,
-        fail: impl AsyncFnOnce(&mut Server, &Proxy),
+        fail: impl FnOnce(&mut Server, &Proxy),
         mend: impl FnOnce(&mut Server, &Proxy),
     ) {
         self.outages += 1;
@@ -79,7 +79,7 @@ impl Outside {
             client.get("/health").await["services"][self.name]["breaker"] == "closed"
         };
         assert!(well(&self.client).await, "before {what}");
-        fail(&mut self.server, &self.proxy).await;
+        fail(&mut self.server, &self.proxy);
         let samples = speech::samples(&speech::jfk().path);
         self.client.say(&device, &samples[..self.said.min(samples.len())]).await;
         until(&format!("{what} is noticed"), async || !well(&self.client).await).await;
@@ -99,13 +99,12 @@ impl Outside {
 
     async fn outlives_all(mut self) {
         for fault in faulty::ALL {
-            let fail = async |_: &mut Server, proxy: &Proxy| proxy.set(fault);
-            self.outlives(&format!("{fault:?}"), fail, |_, proxy| proxy.set(Fault::None)).await;
+            let what = format!("{fault:?}");
+            self.outlives(&what, |_, proxy| proxy.set(fault), |_, proxy| proxy.set(Fault::None))
+                .await;
         }
-        let freeze = async |server: &mut Server, _: &Proxy| server.freeze();
-        self.outlives("frozen until the timeout", freeze, |server, _| server.thaw()).await;
-        let kill = async |server: &mut Server, _: &Proxy| server.kill();
-        self.outlives("killed and started again", kill, |server, _| server.restart()).await;
+        self.outlives("frozen until the timeout", |it, _| it.freeze(), |it, _| it.thaw()).await;
+        self.outlives("killed and started again", |it, _| it.kill(), |it, _| it.restart()).await;
         self.assert_all_once().await;
     }
 
@@ -124,10 +123,9 @@ impl Outside {
             }
         }
         let log = self.daemon.log();
-        let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
         let warned = format!("WARN friend_lite::remote::breaker: {} ", self.name);
-        assert_eq!(count(&warned), self.outages, "{log}");
-        assert_eq!(count(&format!("{} answers again", self.name)), self.outages, "{log}");
+        assert_eq!(count(&log, &warned), self.outages, "{log}");
+        assert_eq!(count(&log, &format!("{} answers again", self.name)), self.outages, "{log}");
         assert!(!log.contains(KEY));
     }
 }

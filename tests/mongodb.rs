@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::harness::client::{Client, Socket, until};
-use crate::harness::daemon::{Daemon, program};
+use crate::harness::daemon::{Daemon, count, program};
 use crate::harness::mongod::Mongod;
 use crate::harness::speech;
 
@@ -123,10 +123,9 @@ async fn nothing_is_lost_while_mongodb_comes_and_goes() {
     }
 
     let log = daemon.log();
-    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
     let (warned, back) = ("WARN friend_lite::remote::breaker: MongoDB", "mongodb answers again");
-    assert_eq!((count(warned), count(back)), (2, 2), "{log}");
-    assert_eq!(count(" ERROR "), 0, "{log}");
+    assert_eq!((count(&log, warned), count(&log, back)), (2, 2), "{log}");
+    assert_eq!(count(&log, " ERROR "), 0, "{log}");
 
     let (code, said) = command(&daemon, &uri, &["backup", &files.path().display().to_string()]);
     assert!(code == Some(64) && said.contains("mongodump"), "{said}");

@@ -5,7 +5,7 @@
 use neo4rs::{Graph, query};
 
 use crate::harness::client::until;
-use crate::harness::daemon::Daemon;
+use crate::harness::daemon::{Daemon, count};
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
 
@@ -71,8 +71,7 @@ async fn the_graph_reaches_a_server_that_comes_and_goes() {
     until("it is back again", async || client.call("GET", "/api/graph/entities").await.0 == 200)
         .await;
     let log = daemon.log();
-    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-    assert_eq!(count("WARN friend_lite::remote::breaker: neo4j "), 2, "{log}");
-    assert_eq!(count("neo4j answers again"), 2, "{log}");
+    assert_eq!(count(&log, "WARN friend_lite::remote::breaker: neo4j "), 2, "{log}");
+    assert_eq!(count(&log, "neo4j answers again"), 2, "{log}");
     assert!(!log.contains(KEY));
 }

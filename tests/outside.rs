@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::harness::client::{Client, PATIENCE, Socket};
-use crate::harness::daemon::{Daemon, program};
+use crate::harness::daemon::{Daemon, count, program};
 use crate::harness::faulty::{Fault, Proxy};
 use crate::harness::services::{KEY, Server};
 use crate::harness::{speech, wer};
@@ -34,10 +34,6 @@ async fn transcribed(client: &Client, windows: usize) -> Value {
 async fn say(socket: &mut Socket, samples: &[i16]) {
     socket.stream(samples, 8.0).await;
     socket.stream(&[0; 3 * 16_000], 8.0).await;
-}
-
-fn count(log: &str, what: &str) -> usize {
-    log.lines().filter(|line| line.contains(what)).count()
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::client::{Client, until};
-use crate::harness::daemon::{Daemon, program};
+use crate::harness::daemon::{Daemon, count, program};
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
 
@@ -36,10 +36,6 @@ async fn points(server: &Server) -> u64 {
         Ok(counted) => counted.result.unwrap().count,
         Err(_) => 0,
     }
-}
-
-fn count(log: &str, what: &str) -> usize {
-    log.lines().filter(|line| line.contains(what)).count()
 }
 
 #[tokio::test]

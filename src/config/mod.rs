@@ -642,7 +642,8 @@ section!(
     Jobs {
         /// Attempts before a job is given up; it can be retried by hand.
         max_attempts: u32 = 5,
-        /// Pause before the first retry; each one after doubles it.
+        /// Pause before the first retry; each one after doubles it. Also how often a
+        /// model or service that is away is asked for by the work that waits for it.
         retry_pause: Interval = Interval::from_secs(5),
         /// How often lost work is looked for.
         sweep_interval: Interval = Interval::from_secs(300),

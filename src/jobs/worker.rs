@@ -211,12 +211,14 @@ impl Worker {
     }
 
     async fn idle_time(&self) -> Result<Duration> {
-        // Nobody wakes it when the handler is ready again, and asking costs nothing.
-        if !self.handler.is_ready() {
-            return Ok(self.retry.pause.clamp(Duration::from_millis(20), POLL));
-        }
-        let due = self.store.next_due(self.handler.kinds(), self.handler.least_urgent()).await?;
-        let wait = due.map_or(POLL, |due| due.since(self.clock.now()));
+        let wait = if self.handler.is_ready() {
+            let kinds = self.handler.kinds();
+            let due = self.store.next_due(kinds, self.handler.least_urgent()).await?;
+            due.map_or(POLL, |due| due.since(self.clock.now()))
+        } else {
+            // Nobody wakes it when the handler is ready again, and asking costs nothing.
+            self.retry.pause
+        };
         Ok(wait.clamp(Duration::from_millis(20), POLL))
     }
 }

@@ -23,6 +23,11 @@ pub struct Daemon {
     env: Vec<(String, String)>,
 }
 
+/// How many lines of a log hold `what`.
+pub fn count(log: &str, what: &str) -> usize {
+    log.lines().filter(|line| line.contains(what)).count()
+}
+
 /// The programs under test, beside this one.
 pub fn program(name: &str) -> PathBuf {
     let daemon = Path::new(env!("CARGO_BIN_EXE_friend-lite"));
