@@ -4,6 +4,7 @@
 mod engines;
 mod graph;
 mod index;
+mod migrate;
 mod services;
 mod store;
 
@@ -57,6 +58,7 @@ use crate::upkeep::restore;
 use engines::{Engines, watch_models};
 pub use engines::{embedder, speech_engine};
 pub use index::index_outside;
+pub use migrate::{Migrated, migrate};
 pub use services::{bucket, check_services, pull_models};
 use store::Database;
 pub use store::{

@@ -21,6 +21,7 @@ mod isolation;
 mod layers;
 mod memory;
 mod metrics;
+mod migrate;
 mod mongodb;
 mod neo4j;
 mod odd_input;

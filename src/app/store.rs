@@ -52,6 +52,7 @@ impl Database {
         let held = Box::new(SqliteStore::hold(&dir)?);
         let service = mongodb_service(config, clock);
         let store = open_mongodb(config, service.clone()).await?;
+        store.check_whole().await?;
         store.heartbeat(clock.now()).await?;
         Ok(Self::Mongo { store, service, _held: held })
     }
@@ -122,11 +123,11 @@ async fn beat(
     Ok(())
 }
 
-fn mongodb_service(config: &Config, clock: &Clock) -> Arc<Service> {
+pub(super) fn mongodb_service(config: &Config, clock: &Clock) -> Arc<Service> {
     Arc::new(Service::new("mongodb", config.remote.pause.get(), clock.clone()))
 }
 
-async fn open_mongodb(config: &Config, service: Arc<Service>) -> Result<MongoStore> {
+pub(super) async fn open_mongodb(config: &Config, service: Arc<Service>) -> Result<MongoStore> {
     let node = config.store.node_name();
     MongoStore::open(&config.mongodb, &config.remote, &node, service).await
 }
@@ -134,7 +135,9 @@ async fn open_mongodb(config: &Config, service: Arc<Service>) -> Result<MongoSto
 /// For a command, which asks once.
 async fn mongodb_for_command(config: &Config) -> Result<Arc<dyn Store>> {
     let service = mongodb_service(config, &Clock::system());
-    Ok(Arc::new(open_mongodb(config, service).await?))
+    let store = open_mongodb(config, service).await?;
+    store.check_whole().await?;
+    Ok(Arc::new(store))
 }
 
 /// Whether a daemon has run with this configuration.

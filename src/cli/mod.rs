@@ -22,6 +22,7 @@ mod doctor;
 mod export;
 mod first_run;
 mod generate;
+mod migrate;
 pub mod models;
 mod reindex;
 mod restore;
@@ -78,6 +79,8 @@ enum Command {
     Restore(restore::Args),
     /// Write conversations and memories in forms that need no friend-lite
     Export(export::Args),
+    /// Move everything but the audio to the other database: to MongoDB, or back
+    Migrate(migrate::Args),
     /// Prove that rows and files agree, and say what is wrong
     Check(check::Args),
     /// Print the configuration in force, secrets hidden
@@ -102,7 +105,12 @@ impl Command {
     /// to root.
     fn is_for_the_owner(&self, config: &Config) -> bool {
         match self {
-            Self::Run(_) | Self::Models(_) | Self::User(_) | Self::Reindex | Self::FirstRun => true,
+            Self::Run(_)
+            | Self::Models(_)
+            | Self::User(_)
+            | Self::Migrate(_)
+            | Self::Reindex
+            | Self::FirstRun => true,
             // Not on a disk of somebody else's.
             Self::Backup(args) => args
                 .target(config)
@@ -174,6 +182,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Run(_) => block_on(run::run(config, file)),
         Command::Backup(args) => block_on(backup::run(args, config)),
         Command::Export(args) => block_on(export::run(args, config)),
+        Command::Migrate(args) => block_on(migrate::run(args, config)),
         Command::CheckConfig(args) => check_config::run(&args, &config, file.as_deref()),
         Command::Models(args) => block_on(models::run(args, &config)),
         Command::User(args) => block_on(open_users(args, config)),

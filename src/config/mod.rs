@@ -467,8 +467,8 @@ section!(
 section!(
     /// The database, of everything but the audio itself.
     Store {
-        /// `sqlite` (a file in the state directory) or `mongodb`. Nothing is carried
-        /// over by a change.
+        /// `sqlite` (a file in the state directory) or `mongodb`. `friend-lite migrate`
+        /// takes along what is there; a change of this alone does not.
         engine: String = "sqlite".into(),
         /// What this daemon is called among those that share a MongoDB: each needs a
         /// name of its own, and keeps it. Empty: the machine's name.

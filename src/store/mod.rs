@@ -34,6 +34,7 @@ pub mod sqlite;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 mod vectors;
 mod words;
 

@@ -158,6 +158,21 @@ impl Daemon {
         (self.child, self.url, self.sources) = launch(self.dir.path(), &self.env);
     }
 
+    /// From the next start on, it has this variable.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts the daemon, which is to end by itself: its exit code, and its log.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn refused(&mut self) -> (Option<i32>, String) {
+        self.child = spawn(self.dir.path(), &self.env);
+        let code = self.ended().code();
+        (code, self.log())
+    }
+
     /// Starts the daemon on its state and ends it so soon that it may not be up.
     #[allow(dead_code, reason = "for the oracle, which shares this harness")]
     pub fn start_and_kill_after(&mut self, soon: Duration) {

@@ -26,10 +26,7 @@ impl MongoStore {
         let beat = vec![doc! { "$set": { "seen": "$$NOW", "before": "$run", "run": run } }];
         let (before, back) = steps!(self, |tx| {
             let own = tx.upsert(NODES, doc! { "_id": node }, beat.clone()).await?;
-            let living = doc! { "$expr": {
-                "$lt": [{ "$subtract": ["$$NOW", "$seen"] }, SILENCE],
-            } };
-            let living = tx.all(NODES, living, doc! {}).await?;
+            let living = tx.all(NODES, doc! { "$expr": is_living() }, doc! {}).await?;
             let living: Vec<&str> =
                 living.iter().filter_map(|one| one.get_str("_id").ok()).collect();
             let held = doc! { "state": JobState::Leased.as_str(), "node": { "$nin": living } };
@@ -49,6 +46,11 @@ impl MongoStore {
         }
         Ok(back)
     }
+}
+
+/// Whether a node has been heard of of late, by the server's clock.
+pub(super) fn is_living() -> Document {
+    doc! { "$lt": [{ "$subtract": ["$$NOW", "$seen"] }, SILENCE] }
 }
 
 /// Has leased jobs wait again; `uncount` takes the attempt back too.

@@ -162,7 +162,6 @@ fn unique(keys: Document, only: Option<Document>) -> IndexModel {
 }
 
 /// The names of the collections.
-#[cfg(test)]
 pub(super) fn names() -> Vec<&'static str> {
     collections().into_iter().map(|(name, _)| name).collect()
 }

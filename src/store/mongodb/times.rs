@@ -15,7 +15,7 @@ use crate::base::error::{Context, Kind, Result};
 use crate::store::{KnownTime, Timekeeping, Users};
 
 /// The setting that holds the last known time of this node, as JSON.
-const KNOWN: &str = "known_time";
+pub(super) const KNOWN: &str = "known_time";
 
 /// A conversation begins up to so many milliseconds before it is opened: with
 /// what was held from before the first speech.

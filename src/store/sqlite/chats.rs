@@ -48,7 +48,7 @@ impl Chats for SqliteStore {
         let user = user.clone();
         self.read(move |db| {
             let sql = format!(
-                "{CHATS} where c.user_id = ?1 order by c.updated_at desc, c.rowid desc limit ?2"
+                "{CHATS} where c.user_id = ?1 order by c.updated_at desc, c.id desc limit ?2"
             );
             rows::all(db, &sql, params![user.as_str(), sql_limit(limit)], rows::chat)
         })

@@ -120,13 +120,13 @@ impl Conversations for SqliteStore {
             Some(user) => rows::all(
                 db,
                 "select * from conversations where user_id = ?1
-                 order by started_at desc, rowid desc limit ?2",
+                 order by started_at desc, id desc limit ?2",
                 params![user.as_str(), sql_limit(limit)],
                 rows::conversation,
             ),
             None => rows::all(
                 db,
-                "select * from conversations order by started_at desc, rowid desc limit ?1",
+                "select * from conversations order by started_at desc, id desc limit ?1",
                 [sql_limit(limit)],
                 rows::conversation,
             ),

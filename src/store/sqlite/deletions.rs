@@ -132,7 +132,7 @@ impl Deletions for SqliteStore {
             let sql = format!(
                 "select * from conversations where {TRANSCRIBED} and started_at < ?1
                    and not (?2 and {STORED})
-                 order by started_at, rowid limit ?3"
+                 order by started_at, id limit ?3"
             );
             let before = before.map_or(i64::MAX, Timestamp::millis);
             rows::all(db, &sql, params![before, only_here, sql_limit(limit)], rows::conversation)
@@ -153,7 +153,7 @@ impl Deletions for SqliteStore {
                    and not exists (select 1 from jobs j
                                    where j.conversation_id = conversations.id
                                      and j.state in ('ready', 'leased'))
-                 order by started_at, rowid limit ?2"
+                 order by started_at, id limit ?2"
             );
             let params = params![before.millis(), sql_limit(limit)];
             rows::all(db, &sql, params, |row| {

@@ -20,9 +20,11 @@ mod outbox;
 mod queue;
 mod readers;
 mod recover;
+mod replacement;
 mod rows;
 mod shelf;
 mod times;
+mod transfer;
 mod upkeep;
 mod uploads;
 mod users;
@@ -44,6 +46,8 @@ use rusqlite::{Connection, Transaction};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::finding::{Fault, Finding};
+
+pub use self::replacement::Replacement;
 
 use self::file::Lock;
 use self::readers::Readers;

@@ -21,6 +21,8 @@ pub(super) enum Look {
     All,
 }
 
+/// Why a database is set aside that cannot be used.
+const DAMAGED: &str = "damaged";
 /// What is said of a database without a schema: each that was in use has one.
 const EMPTY: &str = "it is empty, as one that has lost its log";
 /// Bytes in which no schema fits: SQLite's one page.
@@ -80,14 +82,14 @@ pub(super) fn recover(
     if !path.exists() {
         // Setting it aside was cut short: a log without its database would be
         // taken for the log of the next.
-        return set_aside(&path, now).map(drop);
+        return set_aside(&path, DAMAGED, now).map(drop);
     }
     if !always && !was_left_open(&path) {
         return Ok(());
     }
     let found = damage(&path, if always { Look::All } else { Look::Pages })?;
     let Some(what) = found.first() else { return Ok(()) };
-    let aside = set_aside(&path, now)?;
+    let aside = set_aside(&path, DAMAGED, now)?;
     tracing::error!("the database is damaged ({what}); it is kept as {}", aside.display());
     match newest(copies) {
         Some(copy) => {
@@ -99,12 +101,13 @@ pub(super) fn recover(
     Ok(())
 }
 
-/// Gives the database and its companions a dated name that is not taken.
-fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf> {
+/// Gives the database and its companions a name that is not taken, with `why` and
+/// the date.
+pub(super) fn set_aside(path: &Path, why: &str, now: Timestamp) -> Result<PathBuf> {
     let stamp = file::stamp(now);
     let names = (1..).map(|n| {
         let more = if n > 1 { format!("-{n}") } else { String::new() };
-        path.with_file_name(format!("friend-lite.damaged-{stamp}{more}.db"))
+        path.with_file_name(format!("friend-lite.{why}-{stamp}{more}.db"))
     });
     let free = |aside: &PathBuf| !aside.exists() && !companion(aside, "-wal").exists();
     let mut names = names.filter(free);
