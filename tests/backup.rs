@@ -59,7 +59,7 @@ async fn answers(client: &Client) -> (Vec<Value>, Value, Vec<String>) {
         let response = client.request("GET", &format!("/audio/{name}")).send().await.unwrap();
         assert_eq!(response.status(), 200, "{name}");
         let bytes = response.bytes().await.unwrap();
-        audio.push(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+        audio.push(hex::encode(Sha256::digest(&bytes)));
     }
     (conversations, client.get("/api/memories").await, audio)
 }

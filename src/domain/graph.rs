@@ -110,9 +110,7 @@ impl EntityId {
     /// The id of what `user`'s memories call `name`.
     pub fn of(user: &UserId, name: &str) -> Self {
         let digest = Sha256::digest(format!("{user}\n{}", key(name)));
-        Self::from_text(
-            digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>(),
-        )
+        Self::from_text(hex::encode(digest.get(..16).unwrap_or_default()))
     }
 }
 

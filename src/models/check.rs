@@ -1,6 +1,5 @@
 //! Whether a file is the model that the catalog means.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -59,11 +58,7 @@ pub(super) fn sha256(input: &mut impl Read) -> std::io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex::encode(hasher.finalize()))
 }
 
 #[cfg(test)]

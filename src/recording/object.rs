@@ -80,7 +80,7 @@ fn digest(file: &File) -> Io<(u64, String)> {
         hasher.update(piece.get(..count).unwrap_or_default());
         at += count as u64;
         if count < PIECE {
-            let hex = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hex::encode(hasher.finalize());
             return Ok((at, hex));
         }
     }

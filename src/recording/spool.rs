@@ -178,7 +178,7 @@ impl Incoming {
     pub async fn finish(mut self) -> Result<Spooled> {
         self.flush(true).await?;
         let sink = self.sink.take().ok_or_else(given_up)?;
-        let sha256 = sink.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex::encode(sink.hash.finalize());
         Ok(Spooled { entry: self.entry, bytes: self.bytes, sha256 })
     }
 
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(spooled.bytes, 1_000_000);
         assert_eq!(std::fs::read(spooled.path()).unwrap(), [7; 1_000_000]);
         let whole = Sha256::digest([7; 1_000_000]);
-        assert_eq!(spooled.sha256, whole.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        assert_eq!(spooled.sha256, hex::encode(whole));
         let name = spooled.name().to_owned();
         spooled.keep();
         assert_eq!(names(&spool), std::slice::from_ref(&name));

@@ -232,7 +232,7 @@ fn pour(mut source: File, sink: &mut dyn Write) -> std::io::Result<Content> {
         sink.write_all(read)?;
         bytes += count as u64;
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex::encode(hash.finalize());
     Ok(Content { bytes, sha256 })
 }
 

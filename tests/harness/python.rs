@@ -16,7 +16,7 @@ fn dir() -> PathBuf {
 /// directory.
 pub(super) fn environment() -> PathBuf {
     let pinned = std::fs::read(dir().join("requirements.txt")).expect("requirements.txt");
-    let hash: String = Sha256::digest(pinned).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(Sha256::digest(pinned));
     let environment = directories::ProjectDirs::from("", "", "friend-lite")
         .expect("a home directory")
         .cache_dir()

@@ -57,7 +57,7 @@ impl Auth {
         let auth = &config.auth;
         let key = if auth.secret_key.is_empty() {
             let random: [u8; 32] = rand::random();
-            let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            let fresh = hex::encode(random);
             store.setting_or_insert(KEY_SETTING, &fresh).await?
         } else {
             auth.secret_key.expose().to_owned()

@@ -133,7 +133,7 @@ impl Signer {
             user: UserId::from_text(token.claims.sub),
             epoch: token.claims.epoch,
             expires_at,
-            hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hex::encode(Sha256::digest(text)),
         })
     }
 }

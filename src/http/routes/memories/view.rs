@@ -90,7 +90,7 @@ pub(super) fn metadata(memory: &Memory, user_email: &str) -> MemoryMetadata {
 }
 
 fn hash(text: &str) -> String {
-    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Md5::digest(text.as_bytes()))
 }
 
 #[cfg(test)]
