@@ -5,6 +5,7 @@
 //! job is stuck, held or dead, and what was to be remembered is known once.
 
 mod audio_tests;
+mod whole_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,7 +43,7 @@ use crate::recording::{Format, Recordings};
 use crate::store::sqlite::testing;
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::store::{Conversations, Jobs, Memories, Store};
-use crate::stt::{Speech, SpeechToText};
+use crate::stt::{HearsWhole, Speech, SpeechToText};
 use crate::supervisor::Supervisor;
 
 /// Samples that a device sends at once.
@@ -55,7 +56,10 @@ const SENTENCE: &str = "My sister plays the violin.";
 static VOICE: LazyLock<Voice> = LazyLock::new(Voice::new);
 
 /// Reads numbers, and hears [`SENTENCE`] before them.
-struct NumberReader;
+struct NumberReader {
+    /// Whether it wants a conversation at once.
+    whole: bool,
+}
 
 #[async_trait]
 impl SpeechToText for NumberReader {
@@ -72,20 +76,26 @@ impl SpeechToText for NumberReader {
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
-        let segment = |text: String| Segment {
-            start: 0.0,
-            end: 1.0,
-            text,
-            speaker: None,
-            confidence: 1.0,
-            words: Vec::new(),
-        };
-        let numbers = numbered::to_text(&numbered::blocks(&speech.samples));
-        Ok(Transcript {
-            segments: vec![segment(SENTENCE.into()), segment(numbers)],
-            ..Transcript::default()
-        })
+        Ok(read(&speech.samples))
     }
+
+    fn whole(&self) -> Option<&dyn HearsWhole> {
+        self.whole.then_some(self)
+    }
+}
+
+fn read(samples: &[i16]) -> Transcript {
+    let segment = |text: String| Segment {
+        start: 0.0,
+        end: 1.0,
+        text,
+        speaker: None,
+        confidence: 1.0,
+        words: Vec::new(),
+    };
+    let numbers = numbered::to_text(&numbered::blocks(samples));
+    let segments = vec![segment(SENTENCE.into()), segment(numbers)];
+    Transcript { segments, ..Transcript::default() }
 }
 
 /// Finds one fact in everything, and knows it the second time.
@@ -135,7 +145,7 @@ struct Process {
 
 impl Process {
     /// As `App::start` does it, without anything that runs by itself.
-    async fn start(state: &Path, clock: &Clock, plan: &Plan) -> Result<Self> {
+    async fn start(state: &Path, clock: &Clock, plan: &Plan, whole: bool) -> Result<Self> {
         let sqlite = SqliteStore::open(state, Access::Exclusive)?;
         let store: Arc<dyn Store> = Arc::new(sqlite.clone());
         store.void_leases(false, clock.now()).await?;
@@ -155,6 +165,9 @@ impl Process {
         config.transcribe.window_min = Interval::from_secs(1);
         config.transcribe.window_max = Interval::from_secs(2);
         config.recording.archive = "wav".into();
+        if whole {
+            config.stt.engines = vec!["deepgram".into()];
+        }
         let config = Arc::new(config);
         let recordings =
             Recordings::open(state, config.recording.sync_interval.get(), clock.clone())?;
@@ -189,7 +202,7 @@ impl Process {
             Arc::new(Transcribe::new(
                 store.clone(),
                 recordings.clone(),
-                Arc::new(NumberReader),
+                Arc::new(NumberReader { whole }),
                 Schedule::new(When::Always, ingest.clone(), clock.clone()),
                 ingest.load().clone(),
                 clock.clone(),
@@ -301,7 +314,8 @@ impl Process {
 }
 
 /// One life of the process under `plan`; `talk`: two conversations come in.
-fn live(state: &Path, clock: &Clock, plan: &Plan, talk: bool) -> BTreeSet<Block> {
+fn live(world: &World, plan: &Plan, talk: bool) -> BTreeSet<Block> {
+    let (state, clock) = (world.dir.path(), &world.clock);
     plan.enter();
     let threads = plan.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -314,7 +328,7 @@ fn live(state: &Path, clock: &Clock, plan: &Plan, talk: bool) -> BTreeSet<Block>
     runtime.block_on(async {
         let process = loop {
             // A daemon that cannot start is started again.
-            match Process::start(state, clock, plan).await {
+            match Process::start(state, clock, plan, world.whole).await {
                 Ok(process) => break process,
                 Err(_) if plan.is_dead() => return,
                 Err(_) => {}
@@ -345,10 +359,12 @@ fn live(state: &Path, clock: &Clock, plan: &Plan, talk: bool) -> BTreeSet<Block>
 struct World {
     dir: tempfile::TempDir,
     clock: Clock,
+    /// Whether conversations are heard at once.
+    whole: bool,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(whole: bool) -> Self {
         let dir = testing::directory();
         let start = Timestamp::from_millis(1_753_190_000_000);
         // A recording that lost its row, with a torn end and a header from before.
@@ -364,11 +380,11 @@ impl World {
         let crop = dir.path().join("audio").join(Recordings::cropped_name(&id));
         let crop = std::fs::File::create(crop).unwrap();
         crop.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
-        Self { dir, clock: Clock::simulated(start) }
+        Self { dir, clock: Clock::simulated(start), whole }
     }
 
     fn live(&self, plan: &Plan, talk: bool) -> BTreeSet<Block> {
-        live(self.dir.path(), &self.clock, plan, talk)
+        live(self, plan, talk)
     }
 
     /// The blocks in the recordings.
@@ -432,8 +448,8 @@ fn whole_seconds(blocks: &BTreeSet<Block>) -> BTreeSet<Block> {
 }
 
 /// The process dies at `first`; in its next life, at `second` too.
-fn die(first: usize, second: Option<Place>) -> Option<Vec<Place>> {
-    let world = World::new();
+fn die(whole: bool, first: usize, second: Option<Place>) -> Option<Vec<Place>> {
+    let world = World::new(whole);
     let plan = Plan::default().at(first, Act::Die);
     world.live(&plan, true);
     let died = plan.is_dead();
@@ -447,8 +463,8 @@ fn die(first: usize, second: Option<Place>) -> Option<Vec<Place>> {
 }
 
 /// The operations at `places` fail once each, and the process goes on.
-fn fail(places: &[usize]) -> Option<Vec<Place>> {
-    let world = World::new();
+fn fail(whole: bool, places: &[usize]) -> Option<Vec<Place>> {
+    let world = World::new(whole);
     let plan = places.iter().fold(Plan::default(), |plan, at| plan.at(*at, Act::Fail));
     let taken = world.live(&plan, true);
     let passed = plan.passed();
@@ -491,7 +507,7 @@ pub(crate) fn places(of: fn(&Path) -> bool) -> BTreeSet<String> {
 #[test]
 fn nothing_is_lost_or_doubled_whatever_fails_and_wherever_it_dies() {
     let undisturbed = Plan::default();
-    let world = World::new();
+    let world = World::new(false);
     let taken = world.live(&undisturbed, true);
     assert_eq!(taken.len(), 600);
     world.check("undisturbed", &world.on_disk());
@@ -502,11 +518,11 @@ fn nothing_is_lost_or_doubled_whatever_fails_and_wherever_it_dies() {
     let stride = if cfg!(debug_assertions) { 6 } else { 1 };
     for at in (0..).step_by(stride) {
         let next = order.get(at + 1).copied();
-        let died = die(at, None);
-        let failed = fail(&[at]);
+        let died = die(false, at, None);
+        let failed = fail(false, &[at]);
         let (Some(died), Some(failed)) = (died, failed) else { break };
-        die(at, next);
-        fail(&[at, at + 1]);
+        die(false, at, next);
+        fail(false, &[at, at + 1]);
         walks += 4;
         for passed in [died, failed] {
             reached.extend(passed.into_iter().map(|(side, what)| format!("{side} {what}")));

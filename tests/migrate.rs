@@ -10,7 +10,7 @@ use friend_lite::domain::ids::{ChatId, ClientId, ConversationId, UserId};
 use friend_lite::domain::job::{Job, JobKind, Lane, NewJob, Payload};
 use friend_lite::domain::memory::{Learned, MemoryChange};
 use friend_lite::domain::transcript::Segment;
-use friend_lite::domain::version::Settled;
+use friend_lite::domain::version::{Settled, Transcribed};
 use friend_lite::store::sqlite::{Access, SqliteStore};
 use friend_lite::store::{Chats, Conversations, Deletions, Jobs, Memories};
 use serde_json::Value;
@@ -93,7 +93,13 @@ impl Filler {
             confidence: number as f32 / (number + 1) as f32,
             words: vec![],
         };
-        store.complete_window(job.lease(), window, &[segment], "test", ended).await.unwrap();
+        let done = Transcribed {
+            lease: job.lease(),
+            window,
+            segments: vec![segment],
+            engine: "test".into(),
+        };
+        store.complete_windows(&[done], ended).await.unwrap();
 
         let job = self.claim(JobKind::Finish).await;
         let settled = Settled {

@@ -1,12 +1,13 @@
 //! The daemon with services outside that come and go: nothing that was said is
 //! lost or doubled, the log says each change once, and the work is caught up with.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::client::{Client, PATIENCE, Socket};
+use crate::harness::client::{Client, PATIENCE, Socket, until};
 use crate::harness::daemon::{Daemon, count, program};
 use crate::harness::faulty::{Fault, Proxy};
 use crate::harness::services::{KEY, Server};
@@ -42,6 +43,8 @@ async fn a_conversation_over_three_speech_engines_has_every_word_once() {
     let daemon = Daemon::with(&[
         ("DEEPGRAM_API_KEY", KEY),
         ("DEEPGRAM__URL", &format!("http://{}", deepgram.address())),
+        // It would wait for the end otherwise.
+        ("DEEPGRAM__LIVE", "true"),
         ("OFFLINE_ASR_TCP_URI", &format!("tcp://{}", wyoming.address())),
         ("STT__MODEL", "whisper-tiny"),
         ("TRANSCRIBE__FLUSH_AFTER", "1s"),
@@ -75,7 +78,7 @@ async fn a_conversation_over_three_speech_engines_has_every_word_once() {
     assert_eq!(one["transcription_status"], "COMPLETED");
     let engines: Vec<&str> =
         one["windows"].as_array().unwrap().iter().map(|w| w["engine"].as_str().unwrap()).collect();
-    for engine in ["deepgram/nova-3", "wyoming", "whisper/ggml-tiny.bin"] {
+    for engine in ["deepgram/nova-3 (live)", "wyoming", "whisper/ggml-tiny.bin"] {
         assert!(engines.contains(&engine), "{engines:?}");
     }
     let heard = one["transcript"].as_str().unwrap();
@@ -96,6 +99,110 @@ async fn a_conversation_over_three_speech_engines_has_every_word_once() {
     assert!(!log.contains(KEY));
     let metrics = client.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("friend_lite_service_breaker{service=\"deepgram\"} 2"), "{metrics}");
+}
+
+/// Who speaks in each window of a conversation, and who transcribed it.
+fn speakers(one: &Value) -> Vec<(String, String)> {
+    let time = |value: &Value| value.as_f64().unwrap();
+    let who = |window: &Value| {
+        let spans = window["spans"].as_array().unwrap();
+        let (start, end) = (time(&spans[0]["start"]), time(&spans.last().unwrap()["end"]));
+        let mut words = HashMap::new();
+        for segment in one["segments"].as_array().unwrap() {
+            let inside = (start..end).contains(&time(&segment["start"]));
+            let speaker = segment["speaker"].as_str().filter(|_| inside);
+            *words.entry(speaker.unwrap_or("nobody").to_owned()).or_insert(0) +=
+                if inside { segment["words"].as_array().unwrap().len() } else { 0 };
+        }
+        let most = words.into_iter().max_by_key(|(_, words)| *words).unwrap();
+        (most.0, window["engine"].as_str().unwrap().to_owned())
+    };
+    one["windows"].as_array().unwrap().iter().map(who).collect()
+}
+
+#[tokio::test]
+async fn speakers_are_the_same_through_a_conversation_and_no_second_is_paid_for_twice() {
+    let (mut deepgram, wyoming) = (Server::deepgram(), Server::wyoming());
+    let daemon = Daemon::with(&[
+        ("DEEPGRAM_API_KEY", KEY),
+        ("DEEPGRAM__URL", &format!("http://{}", deepgram.address())),
+        ("OFFLINE_ASR_TCP_URI", &format!("tcp://{}", wyoming.address())),
+        ("STT__ENGINES", "deepgram,wyoming"),
+        ("TRANSCRIBE__FLUSH_AFTER", "1s"),
+        ("MEMORY__ENABLED", "false"),
+        ("REMOTE__PAUSE", "30s"),
+        ("JOBS__RETRY_PAUSE", "100ms"),
+    ]);
+    let client = daemon.admin().await;
+    let (sentences, jfk) = (speech::librivox(), speech::jfk());
+    let said = [&sentences[0], &jfk, &sentences[3]];
+    let phrases = ["leisure to consider", "ask not what your country", "respectable than he was"];
+    let once = |one: &Value| {
+        let heard = one["transcript"].as_str().unwrap().to_lowercase();
+        for phrase in phrases {
+            assert_eq!(heard.matches(phrase).count(), 1, "{phrase}: {heard}");
+        }
+    };
+    let mut socket = client.socket("phone").await;
+    socket.event("audio-start", None).await;
+    for sample in said {
+        say(&mut socket, &speech::samples(&sample.path)).await;
+    }
+    // It is sent when it is over.
+    let open = transcribed(&client, 0).await;
+    assert!(open["windows"].as_array().unwrap().iter().all(|w| w["state"] == "waiting"), "{open}");
+    socket.event("audio-stop", None).await;
+    let one = client.settled().await;
+    once(&one);
+    let of = |speaker: &str| (speaker.to_owned(), "deepgram/nova-3".to_owned());
+    let expected = ["Speaker 0", "Speaker 1", "Speaker 0"].map(of);
+    assert_eq!(speakers(&one), expected, "{one}");
+    assert_eq!(count(&deepgram.log(), "heard "), 1, "{}", deepgram.log());
+
+    // The same again, by another request for all.
+    let id = one["conversation_id"].as_str().unwrap().to_owned();
+    let path = format!("/api/conversations/{id}/reprocess-transcript");
+    assert!(client.request("POST", &path).send().await.unwrap().status().is_success());
+    until("it is not transcribed again", async || {
+        count(&deepgram.log(), "heard ") == 2
+            && client.settled().await["transcript_versions"][1]["is_active"] == true
+    })
+    .await;
+    let again = client.settled().await;
+    once(&again);
+    assert_eq!(speakers(&again), expected, "{again}");
+    assert_eq!(count(&deepgram.log(), "heard "), 2, "{}", deepgram.log());
+
+    // Away: another steps in, at the close and while a conversation goes on.
+    deepgram.kill();
+    let path = format!("/api/conversations/{id}");
+    assert!(client.request("DELETE", &path).send().await.unwrap().status().is_success());
+    socket.event("audio-start", None).await;
+    say(&mut socket, &speech::samples(&said[0].path)).await;
+    socket.event("audio-stop", None).await;
+    let alone = client.settled().await;
+    assert_eq!(speakers(&alone)[0].1, "wyoming", "{alone}");
+    let path = format!("/api/conversations/{}", alone["conversation_id"].as_str().unwrap());
+    assert!(client.request("DELETE", &path).send().await.unwrap().status().is_success());
+    socket.event("audio-start", None).await;
+    say(&mut socket, &speech::samples(&said[0].path)).await;
+    transcribed(&client, 1).await;
+    // And back: what is said from then on is sent when it is over.
+    deepgram.restart();
+    until("it is never asked again", async || {
+        client.get("/health").await["services"]["deepgram"]["breaker"] != "open"
+    })
+    .await;
+    for sample in &said[1..] {
+        say(&mut socket, &speech::samples(&sample.path)).await;
+    }
+    socket.event("audio-stop", None).await;
+    let mixed = client.settled().await;
+    socket.close().await;
+    once(&mixed);
+    let engines: Vec<String> = speakers(&mixed).into_iter().map(|(_, engine)| engine).collect();
+    assert_eq!(engines, ["wyoming", "deepgram/nova-3", "deepgram/nova-3"], "{mixed}");
+    assert_eq!(count(&deepgram.log(), "heard "), 3, "{}", deepgram.log());
 }
 
 /// Every event of a conversation that is being recorded, until it is over.

@@ -370,7 +370,8 @@ section!(
         model: String = "auto".into(),
         /// Language spoken, as an ISO 639-1 code, or `auto` to detect it.
         language: String = "auto".into(),
-        /// Time the engine has for one window before it is ended.
+        /// Time the engine has for one window before it is ended; Deepgram has so
+        /// much and as long as the speech lasts for a whole conversation.
         deadline: Interval = Interval::from_secs(300),
         /// A Wyoming speech-to-text server: `tcp://host:port`.
         wyoming_uri: String = String::new(),
@@ -422,7 +423,7 @@ section!(
         /// Model.
         model: String = "nova-3".into(),
         /// Whether conversations are sent while they are recorded, so that words are
-        /// there as they are said, and not a window of speech at a time.
+        /// there as they are said, and not when it is over.
         live: bool = false,
     }
 );
@@ -796,6 +797,12 @@ impl Config {
         let deepgram = (!self.deepgram.api_key.is_empty()).then_some("deepgram");
         let wyoming = self.stt.has_wyoming().then_some("wyoming");
         deepgram.into_iter().chain(wyoming).chain(["whisper"]).collect()
+    }
+
+    /// Whether the preferred speech engine is given a conversation at once, when it
+    /// is closed, so that its speakers are the same all through.
+    pub fn hears_whole(&self) -> bool {
+        self.speech_engines().first() == Some(&"deepgram")
     }
 
     /// Whether whisper may be asked for a transcript.

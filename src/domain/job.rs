@@ -42,7 +42,8 @@ named!(
 );
 
 named!(
-    /// Who waits for it. Interactive goes first, then live, then backlog.
+    /// Who waits for it. Interactive goes first, then live, then backlog; what is
+    /// held goes last, if at all.
     Lane {
         /// Somebody is looking at a screen.
         Interactive = "interactive",
@@ -50,6 +51,9 @@ named!(
         Live = "live",
         /// Everything else.
         Backlog = "backlog",
+        /// A window that had better wait for the rest of its conversation. It comes
+        /// to another lane when that is closed.
+        Held = "held",
     }
 );
 
@@ -60,12 +64,20 @@ impl Lane {
             Self::Interactive => 0,
             Self::Live => 1,
             Self::Backlog => 2,
+            Self::Held => 3,
         }
+    }
+
+    /// The lane of that [`rank`](Self::rank).
+    pub fn from_rank(rank: u8) -> Option<Self> {
+        [Self::Interactive, Self::Live, Self::Backlog, Self::Held]
+            .into_iter()
+            .find(|lane| lane.rank() == rank)
     }
 }
 
 /// What a job works on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Payload {
     /// For [`JobKind::Transcribe`].
@@ -137,6 +149,13 @@ pub struct Lease {
     /// The claim.
     pub epoch: i64,
 }
+
+/// The most windows of a transcript that are claimed together: some 8 hours of
+/// speech.
+pub const MOST_TOGETHER: usize = 1000;
+
+/// So often windows are tried together before each is by itself.
+pub const TRIES_TOGETHER: u32 = 2;
 
 /// The longest pause before a failed job is tried again. A job that is due later
 /// than this was put off by a clock that has been set back since.

@@ -2,8 +2,8 @@
 //! is lost when it is made again.
 
 use super::conversation::{Progress, SAMPLE_RATE, Span, Window};
-use super::ids::JobId;
-use super::job::NewJob;
+use super::ids::{JobId, WindowId};
+use super::job::{Lease, NewJob};
 use super::memory::Memory;
 use super::transcript::Segment;
 use crate::base::clock::Timestamp;
@@ -115,6 +115,19 @@ impl SegmentEdit {
         }
         Ok(*segment != old)
     }
+}
+
+/// A window whose transcript is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transcribed {
+    /// The right to say so: that of its [`super::job::JobKind::Transcribe`] job.
+    pub lease: Lease,
+    /// Which window.
+    pub window: WindowId,
+    /// What was said, with times in seconds from the start of the conversation.
+    pub segments: Vec<Segment>,
+    /// Which engine and model made it.
+    pub engine: String,
 }
 
 /// A new version that is being made.

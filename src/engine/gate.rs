@@ -26,7 +26,7 @@ struct Inner {
 struct Queue {
     taken: bool,
     /// By [`Lane::rank`].
-    lanes: [VecDeque<oneshot::Sender<Permit>>; 3],
+    lanes: [VecDeque<oneshot::Sender<Permit>>; 4],
 }
 
 /// The right to run; passed on to whoever waits when it is dropped.

@@ -16,11 +16,10 @@ use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, Window
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::object::Object;
-use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, Transcribed, TranscriptVersion,
 };
 use crate::store::{
     Audio, Chats, Conversations, Deleted, Deletions, Follower, JobCensus, JobEntry, JobQuery, Jobs,
@@ -183,14 +182,7 @@ impl Conversations for FakeStore {
     async fn window(&self, _: WindowId) -> Result<Option<Window>> {
         unreachable!()
     }
-    async fn complete_window(
-        &self,
-        _: Lease,
-        _: WindowId,
-        _: &[Segment],
-        _: &str,
-        _: Timestamp,
-    ) -> Result<()> {
+    async fn complete_windows(&self, _: &[Transcribed], _: Timestamp) -> Result<()> {
         unreachable!()
     }
     async fn finish_conversation(
@@ -302,6 +294,15 @@ impl Jobs for FakeStore {
         _: &str,
         _: Timestamp,
     ) -> Result<Option<Job>> {
+        unreachable!()
+    }
+    async fn claim_together(
+        &self,
+        _: &[JobKind],
+        _: Lane,
+        _: &str,
+        _: Timestamp,
+    ) -> Result<Vec<Job>> {
         unreachable!()
     }
     async fn fail_job(&self, _: Lease, _: &str, _: Option<Timestamp>, _: Timestamp) -> Result<()> {

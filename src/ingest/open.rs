@@ -214,7 +214,11 @@ impl Listed {
     async fn add_window(&mut self, samples: u64, window: &NewWindow) -> Result<()> {
         self.write_row().await?;
         let Self { ingest, id, .. } = self;
-        ingest.store.add_window(id, samples, window, Lane::Live, ingest.clock.now()).await
+        let lane = match ingest.config.hears_whole() && !ingest.config.deepgram.live {
+            true => Lane::Held,
+            false => Lane::Live,
+        };
+        ingest.store.add_window(id, samples, window, lane, ingest.clock.now()).await
     }
 
     /// Closes the row; goes on trying in the background while the store cannot.

@@ -38,6 +38,21 @@ pub trait Handler: Send + Sync {
         Lane::Backlog
     }
 
+    /// Whether windows of one transcript are done [together](Self::handle_together).
+    fn takes_together(&self) -> bool {
+        false
+    }
+
+    /// Does `jobs`, which were [claimed together](crate::store::Jobs::claim_together),
+    /// as [`Self::handle`] does each: all of them, or none.
+    ///
+    /// # Errors
+    /// As of [`Self::handle`], for each of them.
+    async fn handle_together(&self, jobs: &[Job]) -> Result<()> {
+        let message = format!("{} jobs for who does one at a time", jobs.len());
+        Err(Error::new(Kind::Internal, message))
+    }
+
     /// Does `job`. On success it is complete in the store; on an error the
     /// worker gives it back or buries it.
     ///
@@ -152,25 +167,36 @@ impl Worker {
         let kinds = self.handler.kinds();
         planned::before("claiming a job")?;
         let (least, now) = (self.handler.least_urgent(), self.clock.now());
-        let Some(job) = self.store.claim_job(kinds, least, &self.owner, now).await? else {
-            return Ok(false);
+        let jobs = match self.handler.takes_together() {
+            true => self.store.claim_together(kinds, least, &self.owner, now).await?,
+            false => {
+                self.store.claim_job(kinds, least, &self.owner, now).await?.into_iter().collect()
+            }
         };
+        let Some(job) = jobs.first() else { return Ok(false) };
         planned::after("claiming a job")?;
         let started = self.clock.monotonic();
         // A job that ended the process each time was claimed but never failed.
-        let outcome = if job.attempts > self.retry.max_attempts {
+        let outcome = if jobs.iter().all(|job| job.attempts > self.retry.max_attempts) {
             Err(Error::new(Kind::Internal, "every attempt ended with the process"))
+        } else if jobs.len() == 1 {
+            self.pulse.during(self.handler.handle(job)).await
         } else {
-            self.pulse.during(self.handler.handle(&job)).await
+            self.pulse.during(self.handler.handle_together(&jobs)).await
         };
         match outcome {
             Ok(()) => {
                 let took = self.clock.monotonic().saturating_sub(started);
-                tracing::debug!(worker = self.name, job = job.id, ?took, "done");
+                let count = jobs.len();
+                tracing::debug!(worker = self.name, job = job.id, count, ?took, "done");
                 // What follows from it may be another worker's.
                 self.wake.wake();
             }
-            Err(error) => self.failed(&job, &error).await?,
+            Err(error) => {
+                for job in &jobs {
+                    self.failed(job, &error).await?;
+                }
+            }
         }
         Ok(true)
     }

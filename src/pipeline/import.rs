@@ -91,9 +91,10 @@ impl Import {
             return Ok(());
         }
         recorder.sync().await?;
+        let lane = if self.config.hears_whole() { Lane::Held } else { Lane::Backlog };
         for window in piece.windows.drain(..) {
             let (samples, now) = (recorder.samples(), self.clock.now());
-            self.store.add_window(id, samples, &window, Lane::Backlog, now).await?;
+            self.store.add_window(id, samples, &window, lane, now).await?;
         }
         self.wake.wake();
         Ok(())

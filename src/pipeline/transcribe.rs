@@ -1,5 +1,6 @@
-//! One window of recorded speech into text.
+//! Windows of recorded speech into text.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,15 +9,16 @@ use super::schedule::Schedule;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::{metrics, planned};
-use crate::domain::conversation::{SAMPLE_RATE, Span, WindowState};
-use crate::domain::job::{Job, JobKind, Lane, Payload};
-use crate::domain::transcript::{Segment, Word};
+use crate::domain::conversation::{Conversation, SAMPLE_RATE, Span, Window, WindowState};
+use crate::domain::job::{Job, JobKind, Lane, Lease, Payload};
+use crate::domain::transcript::{Segment, Transcript, Word};
+use crate::domain::version::Transcribed;
 use crate::jobs::load::Load;
 use crate::jobs::worker::Handler;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::stt::live::Place;
-use crate::stt::{Speech, SpeechToText};
+use crate::stt::{Speech, SpeechToText, Whole};
 
 /// Does [`JobKind::Transcribe`].
 pub struct Transcribe {
@@ -41,6 +43,39 @@ impl Transcribe {
     ) -> Self {
         Self { store, recordings, stt, schedule, load, clock }
     }
+
+    /// The conversation of the window that `job` is about, and the window.
+    async fn subject(&self, job: &Job) -> Result<(Conversation, Window)> {
+        let Payload::Window(id) = &job.payload else { return Err(gone()) };
+        let window = self.store.window(*id).await?.ok_or_else(gone)?;
+        let conversation = self.store.conversation(&window.conversation_id).await?;
+        Ok((conversation.ok_or_else(gone)?, window))
+    }
+
+    /// What the engine makes of `samples`, as `ask` has it.
+    async fn timed<T>(&self, samples: u64, ask: impl Future<Output = Result<T>>) -> Result<T> {
+        planned::before("asking the speech engine")?;
+        let started = self.clock.monotonic();
+        let answer = ask.await?;
+        self.load.done(samples, self.clock.monotonic().saturating_sub(started));
+        planned::after("asking the speech engine")?;
+        Ok(answer)
+    }
+
+    /// The result of a window that `transcript` is of.
+    fn result(&self, lease: Lease, window: &Window, transcript: Transcript) -> Transcribed {
+        let engine = transcript.engine.unwrap_or_else(|| self.stt.name());
+        let segments = on_timeline(transcript.segments, &window.spans);
+        Transcribed { lease, window: window.id, segments, engine }
+    }
+
+    /// Keeps the results of windows that have so many samples.
+    async fn keep(&self, results: &[Transcribed], samples: u64) -> Result<()> {
+        planned::before("keeping a transcript")?;
+        self.store.complete_windows(results, self.clock.now()).await?;
+        metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
+        planned::after("keeping a transcript")
+    }
 }
 
 #[async_trait]
@@ -54,39 +89,85 @@ impl Handler for Transcribe {
     }
 
     fn least_urgent(&self) -> Lane {
-        self.schedule.least_urgent()
+        match self.schedule.least_urgent() {
+            // Nobody is there for whom it would be held.
+            Lane::Backlog if self.stt.whole().is_none() => Lane::Held,
+            least => least,
+        }
+    }
+
+    fn takes_together(&self) -> bool {
+        self.stt.whole().is_some()
     }
 
     async fn handle(&self, job: &Job) -> Result<()> {
-        let gone = || Error::new(Kind::NotFound, "the window to transcribe is gone");
-        let Payload::Window(id) = &job.payload else { return Err(gone()) };
-        let window = self.store.window(*id).await?.ok_or_else(gone)?;
-        let conversation =
-            self.store.conversation(&window.conversation_id).await?.ok_or_else(gone)?;
-        let (segments, engine) = if window.state == WindowState::Done {
-            // A lease that was lost after its result had been kept.
-            (window.segments, window.engine.unwrap_or_default())
-        } else {
-            let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
-            let length = samples.len() as u64;
-            let (conversation, spans) = (conversation.id, window.spans.clone());
-            let place = Some(Place { conversation, spans });
-            let speech = Speech { samples, lane: job.lane, language: None, place };
-            planned::before("asking the speech engine")?;
-            let started = self.clock.monotonic();
-            let transcript = self.stt.transcribe(speech).await?;
-            self.load.done(length, self.clock.monotonic().saturating_sub(started));
-            planned::after("asking the speech engine")?;
-            let engine = transcript.engine.unwrap_or_else(|| self.stt.name());
-            (on_timeline(transcript.segments, &window.spans), engine)
-        };
-        planned::before("keeping a transcript")?;
-        let now = self.clock.now();
-        self.store.complete_window(job.lease(), *id, &segments, &engine, now).await?;
-        let samples: u64 = window.spans.iter().map(|span| span.len()).sum();
-        metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
-        planned::after("keeping a transcript")
+        let (conversation, window) = self.subject(job).await?;
+        let length = samples(&window);
+        if let Some(kept) = kept(job.lease(), &window) {
+            return self.keep(&[kept], length).await;
+        }
+        let samples = self.recordings.read(&conversation.audio_path, &window.spans).await?;
+        let place = Some(place_of(&window));
+        let speech = Speech { samples, lane: job.lane, language: None, place };
+        let transcript = self.timed(length, self.stt.transcribe(speech)).await?;
+        self.keep(&[self.result(job.lease(), &window, transcript)], length).await
     }
+
+    async fn handle_together(&self, jobs: &[Job]) -> Result<()> {
+        let first = jobs.first().ok_or_else(gone)?;
+        let (conversation, window) = self.subject(first).await?;
+        let windows = self.store.version_windows(&conversation.id, window.version).await?;
+        let leases: HashMap<_, _> =
+            jobs.iter().map(|job| (job.payload.clone(), job.lease())).collect();
+        let lease = |window: &Window| leases.get(&Payload::Window(window.id)).copied();
+        let claimed = windows.iter().filter_map(|window| Some((lease(window)?, window)));
+        let claimed: Vec<(Lease, &Window)> = claimed.collect();
+        if claimed.len() < jobs.len() {
+            return Err(gone());
+        }
+        let length = claimed.iter().map(|(_, window)| samples(window)).sum();
+        let mut results: Vec<Transcribed> =
+            claimed.iter().filter_map(|(lease, window)| kept(*lease, window)).collect();
+        let waiting: Vec<_> =
+            claimed.into_iter().filter(|(_, window)| window.state != WindowState::Done).collect();
+        let whole = Whole {
+            recordings: self.recordings.clone(),
+            file: conversation.audio_path,
+            windows: waiting.iter().map(|(_, window)| place_of(window)).collect(),
+        };
+        let engine = self.stt.whole();
+        let engine =
+            engine.ok_or_else(|| Error::new(Kind::Away, "who hears all at once is away"))?;
+        let heard = self.timed(length, engine.transcribe_whole(&whole)).await;
+        // What is refused together may be taken one by one.
+        let heard = heard.map_err(|error| match error.kind() {
+            Kind::BadInput => Error::new(Kind::Unavailable, error.message()).with_source(error),
+            _ => error,
+        })?;
+        let heard = waiting.into_iter().zip(heard);
+        results.extend(heard.map(|((lease, window), one)| self.result(lease, window, one)));
+        self.keep(&results, length).await
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::NotFound, "the window to transcribe is gone")
+}
+
+fn samples(window: &Window) -> u64 {
+    window.spans.iter().map(|span| span.len()).sum()
+}
+
+fn place_of(window: &Window) -> Place {
+    Place { conversation: window.conversation_id.clone(), spans: window.spans.clone() }
+}
+
+/// The result of a window that has one: its lease was lost after that had been
+/// kept.
+fn kept(lease: Lease, window: &Window) -> Option<Transcribed> {
+    let (segments, engine) = (window.segments.clone(), window.engine.clone().unwrap_or_default());
+    let kept = Transcribed { lease, window: window.id, segments, engine };
+    (window.state == WindowState::Done).then_some(kept)
 }
 
 /// Moves times from the joined audio of `spans` to the recording they were

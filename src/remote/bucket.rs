@@ -75,7 +75,7 @@ impl Bucket {
         remote: &config::Remote,
         service: Arc<Service>,
     ) -> Result<Self> {
-        let client = client(config.deadline.get(), remote)?
+        let client = client(remote)?
             // A request takes a piece of a recording at most.
             .timeout(config.deadline.get())
             .https_only(!config.endpoint.starts_with("http:"))

@@ -71,7 +71,7 @@ impl Http {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let client = client(total, config)?
+        let client = client(config)?
             .default_headers(headers)
             .build()
             .context(Kind::Internal, "cannot set up HTTPS")?;
@@ -82,6 +82,11 @@ impl Http {
     /// A request for `path`, to be given to one of the other methods.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base)).timeout(self.total)
+    }
+
+    /// Time that a request may take which does not name another.
+    pub fn total(&self) -> Duration {
+        self.total
     }
 
     /// The answer to `request` as JSON.
@@ -250,15 +255,14 @@ impl Http {
     }
 }
 
-/// A client of any server, which has `silence` to say something.
-pub(super) fn client(silence: Duration, config: &config::Remote) -> Result<ClientBuilder> {
+/// A client of any server. How long a request may take is its own affair.
+pub(super) fn client(config: &config::Remote) -> Result<ClientBuilder> {
     crate::base::tls::install();
     Ok(Client::builder()
         .user_agent(concat!("friend-lite/", env!("CARGO_PKG_VERSION")))
         // A key is for one server.
         .redirect(Policy::none())
         .connect_timeout(config.connect_timeout.get())
-        .read_timeout(silence)
         .tls_certs_merge(certificates(config)?))
 }
 

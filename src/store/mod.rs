@@ -21,11 +21,10 @@ use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, User
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::object::Object;
-use crate::domain::transcript::Segment;
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
-    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, TranscriptVersion,
+    Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, Transcribed, TranscriptVersion,
 };
 
 pub mod mongodb;
@@ -237,7 +236,8 @@ pub trait Conversations: Send + Sync {
         at: Timestamp,
     ) -> Result<()>;
     /// Closes a conversation: the last windows with their jobs, the final count
-    /// of samples, the time and the reason. Closing a closed one changes nothing.
+    /// of samples, the time and the reason. What was held is held no longer.
+    /// Closing a closed one changes nothing.
     async fn close_conversation(
         &self,
         id: &ConversationId,
@@ -260,16 +260,9 @@ pub trait Conversations: Send + Sync {
     async fn windows(&self, id: &ConversationId) -> Result<Vec<Window>>;
     /// One window.
     async fn window(&self, id: WindowId) -> Result<Option<Window>>;
-    /// Stores the transcript of a window and completes its job. `Conflict` when
-    /// the lease is no longer good.
-    async fn complete_window(
-        &self,
-        lease: Lease,
-        window: WindowId,
-        segments: &[Segment],
-        engine: &str,
-        at: Timestamp,
-    ) -> Result<()>;
+    /// Stores the transcripts of windows of one conversation and completes their
+    /// jobs: all, or with a `Conflict` none, when a lease is no longer good.
+    async fn complete_windows(&self, windows: &[Transcribed], at: Timestamp) -> Result<()>;
     /// Completes a [`JobKind::Finish`] job: how a transcript ended. One that is
     /// complete becomes the active one; one that failed beside an active one
     /// changes nothing else, and nothing follows from it.
@@ -378,6 +371,19 @@ pub trait Jobs: Send + Sync {
         owner: &str,
         at: Timestamp,
     ) -> Result<Option<Job>>;
+    /// As [`Jobs::claim_job`], and with a window of a closed conversation all
+    /// others of the same transcript that wait and have been claimed fewer than
+    /// [`TRIES_TOGETHER`](crate::domain::job::TRIES_TOGETHER) times, those too that
+    /// are not due or in another lane; the oldest
+    /// [`MOST_TOGETHER`](crate::domain::job::MOST_TOGETHER) of them. A window that has
+    /// been claimed so often comes alone.
+    async fn claim_together(
+        &self,
+        kinds: &[JobKind],
+        least: Lane,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Vec<Job>>;
     /// Gives a job back after a failed attempt, to be tried at `retry_at`; with
     /// none, it is dead, and its window or conversation is marked failed with
     /// the same error. `Conflict` when the lease is no longer good.

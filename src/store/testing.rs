@@ -8,12 +8,12 @@ use tempfile::TempDir;
 
 use crate::base::clock::Timestamp;
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Progress, Span, Window};
-use crate::domain::ids::{ClientId, ConversationId, UserId};
-use crate::domain::job::{Job, JobKind, JobState, Lane, NewJob, Payload};
+use crate::domain::ids::{ClientId, ConversationId, UserId, WindowId};
+use crate::domain::job::{Job, JobKind, JobState, Lane, Lease, NewJob, Payload};
 use crate::domain::memory::{Learned, Memory, MemoryChange};
 use crate::domain::transcript::Segment;
 use crate::domain::user::User;
-use crate::domain::version::{Settled, unsettled};
+use crate::domain::version::{Settled, Transcribed, unsettled};
 use crate::index::Index;
 use crate::store::Store;
 
@@ -138,6 +138,11 @@ pub(crate) fn segment(text: &str) -> Segment {
     }
 }
 
+/// The result of a window that says `text`.
+pub(crate) fn transcribed(lease: Lease, window: WindowId, text: &str) -> Transcribed {
+    Transcribed { lease, window, segments: vec![segment(text)], engine: "test".into() }
+}
+
 /// A unit vector that points mostly along `axis`.
 pub(crate) fn vector(axis: usize) -> Vec<f32> {
     let mut v: Vec<f32> = (0..WIDTH).map(|i| 0.01 * ((i * 7 + axis) % 5) as f32 - 0.02).collect();
@@ -224,10 +229,8 @@ impl<S: Tested> Fixture<S> {
     pub(crate) async fn transcribe(&self, text: &str) {
         let job = self.claim(JobKind::Transcribe).await.unwrap();
         let Payload::Window(window) = job.payload else { panic!("{job:?}") };
-        self.store
-            .complete_window(job.lease(), window, &[segment(text)], "test", at(5))
-            .await
-            .unwrap();
+        let done = transcribed(job.lease(), window, text);
+        self.store.complete_windows(&[done], at(5)).await.unwrap();
     }
 
     /// Claims the next finish job and settles its conversation, memory to follow.

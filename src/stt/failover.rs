@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Speech, SpeechToText};
+use super::{HearsWhole, Speech, SpeechToText};
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::transcript::Transcript;
 
@@ -35,6 +35,10 @@ impl SpeechToText for Failover {
 
     fn is_ready(&self) -> bool {
         self.0.iter().any(|engine| engine.is_ready())
+    }
+
+    fn whole(&self) -> Option<&dyn HearsWhole> {
+        self.current().and_then(|engine| engine.whole())
     }
 
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {

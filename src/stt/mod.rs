@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use crate::base::error::Result;
 use crate::domain::job::Lane;
 use crate::domain::transcript::Transcript;
+use crate::recording::Recordings;
+use live::Place;
 
 pub mod deepgram;
 pub mod failover;
@@ -36,7 +38,30 @@ pub struct Speech {
     /// configured for.
     pub language: Option<String>,
     /// Where it was recorded, for an engine that may have listened.
-    pub place: Option<live::Place>,
+    pub place: Option<Place>,
+}
+
+/// Windows of one recording to transcribe at once.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Where the recording is.
+    pub recordings: Recordings,
+    /// Its file name.
+    pub file: String,
+    /// The windows, in order.
+    pub windows: Vec<Place>,
+}
+
+/// An engine that tells speakers apart through all that it is given at once, but
+/// numbers them anew the next time.
+#[async_trait]
+pub trait HearsWhole: Send + Sync {
+    /// The transcript of each of the windows, with times in seconds from its first
+    /// sample, and the same speakers in all.
+    ///
+    /// # Errors
+    /// As [`SpeechToText::transcribe`], and as [`Recordings::read`].
+    async fn transcribe_whole(&self, whole: &Whole) -> Result<Vec<Transcript>>;
 }
 
 /// An engine that turns speech into text.
@@ -51,6 +76,12 @@ pub trait SpeechToText: Send + Sync {
     /// Whether it can be asked: false while its model is not on this machine, or
     /// its service is known to be away.
     fn is_ready(&self) -> bool;
+
+    /// Who had better be given a conversation at once, when it is closed, than its
+    /// windows as they come; none where that makes no difference.
+    fn whole(&self) -> Option<&dyn HearsWhole> {
+        None
+    }
 
     /// The transcript of `speech`, with times in seconds from its first sample.
     /// Silence and noise give an empty one.

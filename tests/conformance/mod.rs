@@ -69,7 +69,8 @@ async fn the_stand_in_for_deepgram_serves_its_own_client() {
     let server = services::Server::deepgram();
     let audio = crate::harness::speech::jfk();
     let (port, path) = (server.port.to_string(), audio.path.display().to_string());
-    let args = [port.as_str(), KEY, path.as_str()];
+    let other = crate::harness::speech::librivox().remove(0).path.display().to_string();
+    let args = [port.as_str(), KEY, path.as_str(), other.as_str()];
     let heard = python::script("deepgram_client.py", &args, Duration::from_secs(120)).await;
     // Of the file, and of the stream.
     let lines: Vec<&str> = heard.trim().lines().collect();

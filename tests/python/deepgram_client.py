@@ -1,8 +1,10 @@
-"""Checks the stand-in for Deepgram with Deepgram's own client: deepgram_client.py PORT KEY AUDIO.
+"""Checks the stand-in for Deepgram with Deepgram's own client: deepgram_client.py PORT KEY AUDIO
+OTHER, where somebody else speaks in OTHER.
 
 Prints what was heard of the file, and what of the same as a stream.
 """
 
+import io
 import sys
 import wave
 
@@ -10,7 +12,7 @@ from deepgram import DeepgramClient
 from deepgram.core.api_error import ApiError
 from deepgram.environment import DeepgramClientEnvironment
 
-port, key, audio = sys.argv[1:]
+port, key, audio, other = sys.argv[1:]
 url = f"127.0.0.1:{port}"
 environment = DeepgramClientEnvironment(
     base=f"http://{url}", production=f"ws://{url}", agent=f"ws://{url}", agent_rest=f"http://{url}"
@@ -47,6 +49,14 @@ for word in best.words:
     assert last <= word.start <= word.end <= 11.5 and 0 <= word.confidence <= 1, word
     assert word.speaker == 0 and word.punctuated_word, word
     last = word.start
+joined = io.BytesIO()
+with wave.open(other) as source, wave.open(joined, "wb") as sink:
+    sink.setparams(source.getparams())
+    sink.writeframes(source.readframes(source.getnframes()))
+    with wave.open(audio) as source:
+        sink.writeframes(source.readframes(source.getnframes()))
+both = listen(dg, joined.getvalue(), language="en", **asked).results.channels[0].alternatives[0]
+assert both.words[0].speaker == 0 and both.words[-1].speaker == 1, both.words
 plain = listen(dg, file, language="multi").results.channels[0].alternatives[0]
 asked = plain.words[0].model_dump(exclude_none=True)
 assert not {"speaker", "punctuated_word"} & set(asked), asked

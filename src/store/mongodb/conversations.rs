@@ -5,7 +5,7 @@ use mongodb::bson::{Document, doc};
 
 use super::queue::{
     complete, enqueue, finish_if_settled, insert_record, insert_window, make_due, prune, record,
-    save, windows_of,
+    release, save, windows_of,
 };
 use super::record::Record;
 use super::schema::{CONVERSATIONS, JOBS, UPLOADS, USERS, WINDOWS};
@@ -16,8 +16,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window, WindowState};
 use crate::domain::ids::{ConversationId, UserId, WindowId};
 use crate::domain::job::{JobKind, Lane, Lease, Payload};
-use crate::domain::transcript::Segment;
-use crate::domain::version::Settled;
+use crate::domain::version::{Settled, Transcribed};
 use crate::store::Conversations;
 
 #[async_trait]
@@ -83,6 +82,7 @@ impl Conversations for MongoStore {
             record.close(reason, at);
             let mut known = windows_of(tx, id).await?;
             let lane = lane_of_close(tx, id, reason).await?;
+            release(tx, id, lane).await?;
             for window in windows {
                 insert_window(tx, &record, &mut known, (1, window), lane, at).await?;
             }
@@ -143,27 +143,26 @@ impl Conversations for MongoStore {
         Ok(found.map(Window::from))
     }
 
-    async fn complete_window(
-        &self,
-        lease: Lease,
-        window: WindowId,
-        segments: &[Segment],
-        engine: &str,
-        at: Timestamp,
-    ) -> Result<()> {
-        let text = versions::segments(segments)?;
-        let done = doc! { "$set": {
-            "state": WindowState::Done.as_str(), "segments": text, "engine": engine,
-        } };
+    async fn complete_windows(&self, windows: &[Transcribed], at: Timestamp) -> Result<()> {
         transaction!(self, |tx| {
-            let lane =
-                complete(tx, lease, JobKind::Transcribe, Payload::Window(window), at).await?;
-            let window = tx.take(WINDOWS, doc! { "_id": window }, done.clone(), doc! {}).await?;
-            let window =
-                window.ok_or_else(|| Error::new(Kind::NotFound, "there is no such window"))?;
+            let mut last = None;
+            for done in windows {
+                let subject = Payload::Window(done.window);
+                let lane = complete(tx, done.lease, JobKind::Transcribe, subject, at).await?;
+                let text = versions::segments(&done.segments)?;
+                let engine = &done.engine;
+                let heard = doc! { "$set": {
+                    "state": WindowState::Done.as_str(), "segments": text, "engine": engine,
+                } };
+                let window = tx.take(WINDOWS, doc! { "_id": done.window }, heard, doc! {}).await?;
+                let window =
+                    window.ok_or_else(|| Error::new(Kind::NotFound, "there is no such window"))?;
+                last = Some((window, engine, lane));
+            }
+            let Some((window, engine, lane)) = last else { return Ok(()) };
             let mut record = record(tx, &window.conversation_id).await?;
             let transcript = record.transcript(window.version)?;
-            transcript.engine.get_or_insert_with(|| engine.to_owned());
+            transcript.engine.get_or_insert_with(|| engine.clone());
             let windows = windows_of(tx, &record.id).await?;
             record.count(&windows);
             finish_if_settled(tx, &record, &windows, lane, at).await?;
@@ -248,5 +247,6 @@ async fn lane_of_close(tx: &mut Tx, id: &ConversationId, reason: CloseReason) ->
         doc! { "window_id": last.id, "conversation_id": id.as_str() },
         doc! { "_id": -1 },
     );
-    Ok(earlier.await?.map_or(Lane::Live, |job| job.lane()))
+    let earlier = earlier.await?.map(|job| job.lane());
+    Ok(earlier.filter(|lane| *lane != Lane::Held).unwrap_or(Lane::Live))
 }

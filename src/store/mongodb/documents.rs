@@ -185,11 +185,7 @@ pub(super) struct JobRow {
 
 impl JobRow {
     pub(super) fn lane(&self) -> Lane {
-        match self.lane {
-            0 => Lane::Interactive,
-            1 => Lane::Live,
-            _ => Lane::Backlog,
-        }
+        Lane::from_rank(self.lane).unwrap_or(Lane::Backlog)
     }
 
     pub(super) fn payload(&self) -> Payload {

@@ -6,15 +6,17 @@ use serde::Deserialize;
 
 use super::documents::JobRow;
 use super::nodes::put_back;
-use super::queue::{find_record, finish_if_settled, leased, save, stale, windows_of};
-use super::schema::{JOBS, WINDOWS};
+use super::queue::{find_record, finish_if_settled, leased, numbers, save, stale, windows_of};
+use super::schema::{CONVERSATIONS, JOBS, WINDOWS};
 use super::tx::Tx;
 use super::{MongoStore, uploads};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::WindowState;
 use crate::domain::ids::{ConversationId, JobId, UserId, WindowId};
-use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
+use crate::domain::job::{
+    Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease, MOST_TOGETHER, TRIES_TOGETHER,
+};
 use crate::store::{JobCensus, JobEntry, JobQuery, Jobs};
 
 /// What a job that was cancelled has for its error.
@@ -29,18 +31,30 @@ impl Jobs for MongoStore {
         owner: &str,
         at: Timestamp,
     ) -> Result<Option<Job>> {
-        let mut filter = ready(kinds, least);
-        filter.insert("run_at", doc! { "$lte": at.millis() });
-        let claim = doc! {
-            "$set": {
-                "state": JobState::Leased.as_str(), "owner": owner, "node": self.node(),
-                "updated_at": at.millis(),
-            },
-            "$inc": { "attempts": 1, "epoch": 1_i64 },
-        };
-        let order = doc! { "lane": 1, "_id": 1 };
-        let claimed = steps!(self, |tx| tx.take(JOBS, filter, claim, order).await).await?;
+        let (filter, claim) = (due(kinds, least, at), self.claim(owner, at));
+        let claimed = steps!(self, |tx| tx.take(JOBS, filter, claim, order()).await).await?;
         Ok(claimed.map(Job::from))
+    }
+
+    async fn claim_together(
+        &self,
+        kinds: &[JobKind],
+        least: Lane,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Vec<Job>> {
+        transaction!(self, |tx| {
+            let claim = self.claim(owner, at);
+            let first = tx.take(JOBS, due(kinds, least, at), claim.clone(), order()).await?;
+            let Some(first) = first else { return Ok(Vec::new()) };
+            let rest = rest_of(tx, &first).await?;
+            tx.change(JOBS, doc! { "_id": { "$in": &rest } }, claim).await?;
+            let mut jobs = vec![Job::from(first)];
+            let rest = tx.all(JOBS, doc! { "_id": { "$in": rest } }, doc! { "_id": 1 }).await?;
+            jobs.extend(rest.into_iter().map(Job::from));
+            Ok(jobs)
+        })
+        .await
     }
 
     async fn fail_job(
@@ -267,6 +281,17 @@ impl Jobs for MongoStore {
 }
 
 impl MongoStore {
+    /// Takes a job for a worker of this node.
+    fn claim(&self, owner: &str, at: Timestamp) -> Document {
+        doc! {
+            "$set": {
+                "state": JobState::Leased.as_str(), "owner": owner, "node": self.node(),
+                "updated_at": at.millis(),
+            },
+            "$inc": { "attempts": 1, "epoch": 1_i64 },
+        }
+    }
+
     /// Puts back what this node holds, as far as `which` names it.
     async fn put_back(&self, which: Document, uncount: bool, at: Timestamp) -> Result<usize> {
         let mut held = which;
@@ -284,6 +309,42 @@ fn ready(kinds: &[JobKind], least: Lane) -> Document {
         "state": JobState::Ready.as_str(), "lane": { "$lte": i32::from(least.rank()) },
         "kind": { "$in": kinds },
     }
+}
+
+/// Of those, the ones that are due.
+fn due(kinds: &[JobKind], least: Lane, at: Timestamp) -> Document {
+    let mut filter = ready(kinds, least);
+    filter.insert("run_at", doc! { "$lte": at.millis() });
+    filter
+}
+
+/// The order in which jobs are taken.
+fn order() -> Document {
+    doc! { "lane": 1, "_id": 1 }
+}
+
+/// The jobs that are claimed together with `first`.
+async fn rest_of(tx: &mut Tx, first: &JobRow) -> Result<Vec<JobId>> {
+    let none = Vec::new();
+    let Some(window) = first.window_id else { return Ok(none) };
+    let id = first.conversation_id.as_str();
+    let closed = doc! { "_id": id, "ended_at": { "$ne": null } };
+    if first.attempts > TRIES_TOGETHER || !tx.has(CONVERSATIONS, closed).await? {
+        return Ok(none);
+    }
+    let windows = windows_of(tx, &first.conversation_id).await?;
+    let version = windows.iter().find(|one| one.id == window).map(|one| one.version);
+    let waiting: Vec<WindowId> = windows
+        .iter()
+        .filter(|one| Some(one.version) == version && one.state == WindowState::Waiting)
+        .map(|one| one.id)
+        .collect();
+    let rest = doc! {
+        "conversation_id": id, "state": JobState::Ready.as_str(),
+        "window_id": { "$in": waiting }, "attempts": { "$lt": TRIES_TOGETHER },
+    };
+    let rest = tx.page(JOBS, rest, doc! { "_id": 1 }, 0, MOST_TOGETHER - 1).await?;
+    Ok(numbers(&rest))
 }
 
 fn entry(row: JobRow) -> JobEntry {

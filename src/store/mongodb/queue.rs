@@ -168,6 +168,14 @@ pub(super) async fn complete(
     Ok(job.lane())
 }
 
+/// Has the windows of a conversation that were held wait in `lane` from now on.
+pub(super) async fn release(tx: &mut Tx, id: &ConversationId, lane: Lane) -> Result<()> {
+    let held = doc! {
+        "conversation_id": id.as_str(), "lane": i32::from(Lane::Held.rank()), "live": true,
+    };
+    tx.change(JOBS, held, doc! { "$set": { "lane": i32::from(lane.rank()) } }).await.map(drop)
+}
+
 /// The job of that lease, while it is good.
 pub(super) fn leased(lease: Lease) -> mongodb::bson::Document {
     doc! { "_id": lease.job, "epoch": lease.epoch, "state": JobState::Leased.as_str() }

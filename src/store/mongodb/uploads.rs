@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::MongoStore;
 use super::queue::{
-    complete, enqueue_kind, find_record, finish_if_settled, hold_user, insert_record, record, save,
-    windows_of,
+    complete, enqueue_kind, find_record, finish_if_settled, hold_user, insert_record, record,
+    release, save, windows_of,
 };
 use super::record::Record;
 use super::schema::{JOBS, UPLOADS, WINDOWS, counter};
@@ -206,6 +206,7 @@ impl Uploads for MongoStore {
                 record.samples = record.samples.max(samples);
                 record.close(CloseReason::EndOfFile, at);
             }
+            release(tx, id, Lane::Backlog).await?;
             let windows = windows_of(tx, id).await?;
             finish_if_settled(tx, &record, &windows, Lane::Backlog, at).await?;
             save(tx, &mut record).await

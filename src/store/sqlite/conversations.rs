@@ -3,15 +3,14 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::queue::{complete, enqueue, finish_if_settled};
+use super::queue::{complete, enqueue, finish_if_settled, release};
 use super::{SqliteStore, deletions, rows, sql_limit, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window};
 use crate::domain::ids::{ConversationId, UserId, WindowId};
 use crate::domain::job::{JobKind, Lane, Lease, NewJob, Payload};
-use crate::domain::transcript::Segment;
-use crate::domain::version::Settled;
+use crate::domain::version::{Settled, Transcribed};
 use crate::store::Conversations;
 
 #[async_trait]
@@ -88,6 +87,7 @@ impl Conversations for SqliteStore {
                 };
             }
             let lane = lane_of_close(tx, &id, reason)?;
+            release(tx, &id, lane)?;
             for window in &windows {
                 insert_window(tx, &id, window, lane, at)?;
             }
@@ -166,26 +166,27 @@ impl Conversations for SqliteStore {
         .await
     }
 
-    async fn complete_window(
-        &self,
-        lease: Lease,
-        window: WindowId,
-        segments: &[Segment],
-        engine: &str,
-        at: Timestamp,
-    ) -> Result<()> {
-        let (segments, engine) = (rows::to_json(segments)?, engine.to_owned());
+    async fn complete_windows(&self, windows: &[Transcribed], at: Timestamp) -> Result<()> {
+        let windows = windows.to_vec();
         self.write(move |tx| {
-            let lane = complete(tx, lease, JobKind::Transcribe, Payload::Window(window), at)?;
-            let conversation = rows::first(
-                tx,
-                "update windows set state = 'done', segments = ?2, engine = ?3
-                 where id = ?1 returning conversation_id",
-                params![window, segments, engine],
-                |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)),
-            )?
-            .ok_or_else(|| Error::new(Kind::NotFound, "there is no such window"))?;
-            finish_if_settled(tx, &conversation, lane, at)
+            let mut last = None;
+            for done in &windows {
+                let subject = Payload::Window(done.window);
+                let lane = complete(tx, done.lease, JobKind::Transcribe, subject, at)?;
+                let conversation = rows::first(
+                    tx,
+                    "update windows set state = 'done', segments = ?2, engine = ?3
+                     where id = ?1 returning conversation_id",
+                    params![done.window, rows::to_json(&done.segments)?, done.engine],
+                    |row| Ok(ConversationId::from_text(row.get::<_, String>(0)?)),
+                )?
+                .ok_or_else(|| Error::new(Kind::NotFound, "there is no such window"))?;
+                last = Some((conversation, lane));
+            }
+            match last {
+                Some((conversation, lane)) => finish_if_settled(tx, &conversation, lane, at),
+                None => Ok(()),
+            }
         })
         .await
     }
@@ -328,7 +329,7 @@ fn lane_of_close(tx: &Connection, id: &ConversationId, reason: CloseReason) -> R
         [id.as_str()],
         rows::lane,
     )?;
-    Ok(earlier.unwrap_or(Lane::Live))
+    Ok(earlier.filter(|lane| *lane != Lane::Held).unwrap_or(Lane::Live))
 }
 
 /// What ought to have a live job and has none.

@@ -8,7 +8,9 @@ use super::{SqliteStore, job_list, rows, sql_limit, uploads, versions};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
 use crate::domain::ids::{ConversationId, JobId, UserId, WindowId};
-use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease, Payload};
+use crate::domain::job::{
+    Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease, MOST_TOGETHER, Payload, TRIES_TOGETHER,
+};
 use crate::store::{JobCensus, JobEntry, JobQuery, Jobs};
 
 #[async_trait]
@@ -21,20 +23,27 @@ impl Jobs for SqliteStore {
         at: Timestamp,
     ) -> Result<Option<Job>> {
         let (kinds, owner) = (rows::to_json(kinds)?, owner.to_owned());
+        self.write(move |tx| claim(tx, &kinds, least, &owner, at)).await
+    }
+
+    async fn claim_together(
+        &self,
+        kinds: &[JobKind],
+        least: Lane,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Vec<Job>> {
+        let (kinds, owner) = (rows::to_json(kinds)?, owner.to_owned());
         self.write(move |tx| {
-            rows::first(
-                tx,
-                "update jobs set state = 'leased', attempts = attempts + 1, epoch = epoch + 1,
-                                 owner = ?2, updated_at = ?3
-                 where id = (
-                     select id from jobs
-                     where state = 'ready' and run_at <= ?3 and lane <= ?4
-                       and kind in (select value from json_each(?1))
-                     order by lane, id limit 1)
-                 returning *",
-                params![kinds, owner, at.millis(), least.rank()],
-                rows::job,
-            )
+            let Some(first) = claim(tx, &kinds, least, &owner, at)? else { return Ok(Vec::new()) };
+            let mut jobs = match &first.payload {
+                Payload::Window(window) if first.attempts <= TRIES_TOGETHER => {
+                    claim_rest(tx, *window, &owner, at)?
+                }
+                _ => Vec::new(),
+            };
+            jobs.insert(0, first);
+            Ok(jobs)
         })
         .await
     }
@@ -260,6 +269,49 @@ impl Jobs for SqliteStore {
         })
         .await
     }
+}
+
+/// Takes the next job of one of `kinds`, a JSON list.
+fn claim(
+    tx: &Connection,
+    kinds: &str,
+    least: Lane,
+    owner: &str,
+    at: Timestamp,
+) -> Result<Option<Job>> {
+    rows::first(
+        tx,
+        "update jobs set state = 'leased', attempts = attempts + 1, epoch = epoch + 1,
+                         owner = ?2, updated_at = ?3
+         where id = (
+             select id from jobs
+             where state = 'ready' and run_at <= ?3 and lane <= ?4
+               and kind in (select value from json_each(?1))
+             order by lane, id limit 1)
+         returning *",
+        params![kinds, owner, at.millis(), least.rank()],
+        rows::job,
+    )
+}
+
+/// Takes the other windows of the transcript that `window` is of, once its
+/// conversation is closed.
+fn claim_rest(tx: &Connection, window: WindowId, owner: &str, at: Timestamp) -> Result<Vec<Job>> {
+    rows::all(
+        tx,
+        "update jobs set state = 'leased', attempts = attempts + 1, epoch = epoch + 1,
+                         owner = ?2, updated_at = ?3
+         where id in (
+             select j.id from windows w
+             join windows o on o.conversation_id = w.conversation_id and o.version = w.version
+             join conversations c on c.id = w.conversation_id and c.ended_at is not null
+             join jobs j on j.window_id = o.id
+             where w.id = ?1 and o.state = 'waiting' and j.state = 'ready' and j.attempts < ?4
+             order by j.id limit ?5)
+         returning *",
+        params![window, owner, at.millis(), TRIES_TOGETHER, sql_limit(MOST_TOGETHER - 1)],
+        rows::job,
+    )
 }
 
 /// What a job that was cancelled has for its error.

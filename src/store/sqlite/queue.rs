@@ -65,6 +65,17 @@ pub(super) fn complete(
     .ok_or_else(stale)
 }
 
+/// Has the windows of a conversation that were held wait in `lane` from now on.
+pub(super) fn release(tx: &Connection, id: &ConversationId, lane: Lane) -> Result<()> {
+    rows::run(
+        tx,
+        "update jobs set lane = ?2 where lane = ?3 and state in ('ready', 'leased')
+             and window_id in (select id from windows where conversation_id = ?1)",
+        params![id.as_str(), lane.rank(), Lane::Held.rank()],
+    )?;
+    Ok(())
+}
+
 /// Makes the job that settles a conversation, if it is closed and no window of
 /// it waits.
 pub(super) fn finish_if_settled(

@@ -245,10 +245,7 @@ pub(super) fn upload(row: &Row<'_>) -> Read<Upload> {
 /// The column `lane`, kept as its rank.
 pub(super) fn lane(row: &Row<'_>) -> Read<Lane> {
     let rank: u8 = row.get("lane")?;
-    [Lane::Interactive, Lane::Live, Lane::Backlog]
-        .into_iter()
-        .find(|lane| lane.rank() == rank)
-        .ok_or_else(|| unreadable(Type::Integer, format!("lane {rank}")))
+    Lane::from_rank(rank).ok_or_else(|| unreadable(Type::Integer, format!("lane {rank}")))
 }
 
 pub(super) fn memory(row: &Row<'_>) -> Read<Memory> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::conversations::insert_conversation;
-use super::queue::{complete, enqueue, finish_if_settled};
+use super::queue::{complete, enqueue, finish_if_settled, release};
 use super::{SqliteStore, rows, sql_limit};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
@@ -132,6 +132,7 @@ impl Uploads for SqliteStore {
                     CloseReason::EndOfFile.as_str()
                 ],
             )?;
+            release(tx, &id, Lane::Backlog)?;
             finish_if_settled(tx, &id, Lane::Backlog, at)
         })
         .await

@@ -88,9 +88,8 @@ async fn run<S: Tested>(steps: &[Step]) {
                 if matches!(step, Step::Fail) {
                     store.fail_job(job.lease(), "no", None, at(now)).await.unwrap();
                 } else {
-                    let text = [segment("word")];
-                    let done = store.complete_window(job.lease(), window, &text, "e", at(now));
-                    done.await.unwrap();
+                    let done = transcribed(job.lease(), window, "word");
+                    store.complete_windows(&[done], at(now)).await.unwrap();
                 }
             }
             Step::Retry => {

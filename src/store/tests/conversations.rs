@@ -4,7 +4,9 @@ use crate::domain::ids::ConversationId;
 use crate::domain::job::{JobKind, JobState, Lane, Lease, Payload};
 use crate::domain::transcript::plain_text;
 use crate::domain::version::Settled;
-use crate::store::testing::{Fixture, Rows, Tested, at, conversation, segment, window};
+use crate::store::testing::{
+    Fixture, Rows, Tested, at, conversation, segment, transcribed, window,
+};
 
 pub(crate) async fn a_conversation_comes_back_as_it_was_stored<S: Tested>() {
     let f = Fixture::<S>::open().await;
@@ -141,7 +143,7 @@ pub(crate) async fn a_stale_lease_changes_nothing<S: Tested>() {
     let complete = |lease: Lease, window| {
         let store = &f.store;
         async move {
-            let result = store.complete_window(lease, window, &[segment("x")], "e", at(9)).await;
+            let result = store.complete_windows(&[transcribed(lease, window, "x")], at(9)).await;
             result.map_err(|e| e.kind())
         }
     };

@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 
 use crate::base::error::Kind;
-use crate::domain::conversation::{Progress, WindowState};
-use crate::domain::job::{Backlog, JobCounts, JobKind, JobState, Lane, Payload};
-use crate::store::testing::{Fixture, Tested, at, window};
+use crate::domain::conversation::{Progress, Window, WindowState};
+use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Payload};
+use crate::store::testing::{Fixture, Tested, at, transcribed, window};
 
 pub(crate) async fn lanes_go_before_age<S: Tested>() {
     let f = Fixture::<S>::open().await;
@@ -242,4 +242,106 @@ pub(crate) async fn two_workers_never_get_the_same_job<S: Tested>() {
     }
     assert_eq!(claimed.len(), JOBS as usize);
     assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), JOBS as usize);
+}
+
+pub(crate) async fn what_is_held_waits_for_the_close<S: Tested>() {
+    let f = Fixture::<S>::open().await;
+    let anna = f.user("anna").await;
+    let id = f.opened(&anna).await;
+    for seq in 0..3 {
+        f.store.add_window(&id, 1, &window(seq), Lane::Held, at(2)).await.unwrap();
+    }
+    let kinds = [JobKind::Transcribe];
+    assert!(f.claim(JobKind::Transcribe).await.is_none());
+    assert_eq!(f.store.next_due(&kinds, Lane::Backlog).await.unwrap(), None);
+    // Unless nobody is there for whom it is held.
+    let served = f.store.claim_job(&kinds, Lane::Held, "me", at(9)).await.unwrap().unwrap();
+    assert_eq!((served.lane, served.state), (Lane::Held, JobState::Leased));
+    let put_off = f.store.claim_job(&kinds, Lane::Held, "me", at(9)).await.unwrap().unwrap();
+    f.store.fail_job(put_off.lease(), "away", Some(at(60)), at(10)).await.unwrap();
+    // Of another conversation, which goes on.
+    let other = f.opened(&anna).await;
+    f.store.add_window(&other, 1, &window(0), Lane::Held, at(2)).await.unwrap();
+
+    f.close(&id, &[window(3)]).await;
+    let jobs = f.store.conversation_jobs(&id).await.unwrap();
+    assert!(jobs.iter().all(|job| job.lane == Lane::Live), "{jobs:?}");
+    let mut claimed = 0;
+    while let Some(job) = f.claim(JobKind::Transcribe).await {
+        assert!(jobs.iter().any(|one| one.id == job.id), "{job:?}");
+        claimed += 1;
+    }
+    assert_eq!(claimed, 3);
+}
+
+pub(crate) async fn windows_of_a_closed_conversation_are_claimed_together<S: Tested>() {
+    let f = Fixture::<S>::open().await;
+    let anna = f.user("anna").await;
+    let open = f.opened(&anna).await;
+    f.add_window(&open, 0).await;
+    f.add_window(&open, 1).await;
+    let claim = async |seconds| {
+        let kinds = [JobKind::Transcribe];
+        f.store.claim_together(&kinds, Lane::Backlog, "me", at(seconds)).await.unwrap()
+    };
+    // Nothing is claimed with a window of a conversation that goes on.
+    assert_eq!((claim(9).await.len(), claim(9).await.len(), claim(9).await.len()), (1, 1, 0));
+
+    let id = f.opened(&anna).await;
+    f.close(&id, &[window(0), window(1), window(2)]).await;
+    // The second is not due.
+    let first = f.claim(JobKind::Transcribe).await.unwrap();
+    let second = f.claim(JobKind::Transcribe).await.unwrap();
+    f.store.postpone_job(first.lease(), "away", at(9), at(9)).await.unwrap();
+    f.store.fail_job(second.lease(), "away", Some(at(2_000_000)), at(9)).await.unwrap();
+    let mut shares = Vec::new();
+    for _ in 0..3 {
+        let mut round = Vec::new();
+        loop {
+            let jobs = claim(20).await;
+            if jobs.is_empty() {
+                break;
+            }
+            assert!(jobs.iter().all(|job| job.state == JobState::Leased), "{jobs:?}");
+            let ids: HashSet<_> = jobs.iter().map(|job| job.id).collect();
+            assert_eq!(ids.len(), jobs.len());
+            round.push(jobs);
+        }
+        for job in round.iter().flatten() {
+            f.store.fail_job(job.lease(), "no", Some(at(20)), at(20)).await.unwrap();
+        }
+        shares.push(round.iter().map(Vec::len).collect::<Vec<_>>());
+    }
+    // What was tried twice comes by itself: the second first.
+    assert_eq!(shares, [vec![3], vec![2, 1], vec![1, 1, 1]]);
+}
+
+pub(crate) async fn results_that_belong_together_are_kept_together<S: Tested>() {
+    let f = Fixture::<S>::open().await;
+    let id = f.opened(&f.user("anna").await).await;
+    f.close(&id, &[window(0), window(1)]).await;
+    let claim = || f.store.claim_together(&[JobKind::Transcribe], Lane::Backlog, "me", at(9));
+    let of = |job: &Job, text| {
+        let Payload::Window(window) = job.payload else { panic!("{job:?}") };
+        transcribed(job.lease(), window, text)
+    };
+    let jobs = claim().await.unwrap();
+    let results = [of(&jobs[0], "hello"), of(&jobs[1], "there")];
+    // One lease is lost: neither counts.
+    f.store.fail_job(jobs[1].lease(), "no", Some(at(9)), at(9)).await.unwrap();
+    let late = f.store.complete_windows(&results, at(10)).await.unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    assert!(f.windows(&id).await.iter().all(|window| window.state == WindowState::Waiting));
+
+    f.store.fail_job(jobs[0].lease(), "no", Some(at(9)), at(9)).await.unwrap();
+    let jobs = claim().await.unwrap();
+    assert_eq!(f.jobs(JobKind::Finish, JobState::Ready).await, 0);
+    let results = [of(&jobs[0], "hello"), of(&jobs[1], "there")];
+    f.store.complete_windows(&results, at(10)).await.unwrap();
+    let windows = f.windows(&id).await;
+    let done = |window: &Window| window.state == WindowState::Done && window.segments.len() == 1;
+    assert!(windows.iter().all(done), "{windows:?}");
+    assert_eq!(f.jobs(JobKind::Transcribe, JobState::Done).await, 2);
+    assert_eq!(f.jobs(JobKind::Finish, JobState::Ready).await, 1);
+    f.store.complete_windows(&[], at(10)).await.unwrap();
 }

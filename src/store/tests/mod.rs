@@ -61,6 +61,9 @@ macro_rules! every_test {
                 dead_work_that_is_queued_again_is_not_queued_twice
                 voiding_leases_can_take_the_attempt_back
                 two_workers_never_get_the_same_job
+                what_is_held_waits_for_the_close
+                windows_of_a_closed_conversation_are_claimed_together
+                results_that_belong_together_are_kept_together
             }
             memories {
                 what_is_learned_is_found_everywhere_and_settles_the_conversation

@@ -9,7 +9,7 @@ use crate::domain::conversation::{CloseReason, Progress};
 use crate::domain::ids::{ConversationId, JobId};
 use crate::domain::job::{Job, JobKind, JobState, Lane, Lease, Payload};
 use crate::domain::version::Settled;
-use crate::store::testing::{Fixture, Tested, at, block_on, cases, segment, window};
+use crate::store::testing::{Fixture, Tested, at, block_on, cases, transcribed, window};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -135,7 +135,7 @@ async fn complete<S: Tested>(
 ) -> Result<(), Kind> {
     let done = match &job.payload {
         Payload::Window(window) => {
-            f.store.complete_window(job.lease(), *window, &[segment("x")], "e", at(now)).await
+            f.store.complete_windows(&[transcribed(job.lease(), *window, "x")], at(now)).await
         }
         Payload::Conversation(_) => {
             let settled = Settled {

@@ -1,9 +1,10 @@
-//! Speech to text by Deepgram, a recording at a time:
+//! Speech to text by Deepgram, a window or a conversation ([`whole`]) at a time:
 //! <https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded>,
 //! or while it is being said ([`live`]).
 
 mod heard;
 mod live;
+mod whole;
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use serde::Deserialize;
 
 use live::Live;
 
-use super::{LANGUAGES, Speech, SpeechToText};
+use super::live::Place;
+use super::{HearsWhole, LANGUAGES, Speech, SpeechToText};
 use crate::audio::wav;
 use crate::base::error::Result;
 use crate::domain::transcript::{Segment, Transcript, Word};
@@ -89,6 +91,12 @@ impl Deepgram {
         Self { live: Some(Live::new(recordings, supervisor)), ..self }
     }
 
+    /// What was heard of `place` while it was recorded.
+    async fn heard_live(&self, place: &Place) -> Option<Transcript> {
+        let heard = self.live.as_ref()?.heard.transcript(place).await?;
+        Some(Transcript { engine: Some(format!("{} (live)", self.name())), ..heard })
+    }
+
     /// What it is asked for; the `language` that a request names comes first.
     fn asked<'a>(&'a self, language: Option<&'a str>) -> [(&'static str, &'a str); 5] {
         // `multi` is any of the languages that the model knows, mixed or not.
@@ -117,14 +125,18 @@ impl SpeechToText for Deepgram {
         self.service.is_ready()
     }
 
+    fn whole(&self) -> Option<&dyn HearsWhole> {
+        Some(self)
+    }
+
     async fn transcribe(&self, speech: Speech) -> Result<Transcript> {
         if speech.samples.is_empty() {
             return Ok(Transcript::default());
         }
-        if let (Some(live), Some(place)) = (&self.live, &speech.place)
-            && let Some(heard) = live.heard.transcript(place).await
+        if let Some(place) = &speech.place
+            && let Some(heard) = self.heard_live(place).await
         {
-            return Ok(Transcript { engine: Some(format!("{} (live)", self.name())), ..heard });
+            return Ok(heard);
         }
         let file = Bytes::from(wav::file(&speech.samples));
         let asked = self.asked(speech.language.as_deref());
@@ -132,20 +144,27 @@ impl SpeechToText for Deepgram {
             let request = self.http.request(Method::POST, "/v1/listen").query(&asked);
             self.http.json(request.header(CONTENT_TYPE, "audio/wav").body(file.clone()))
         };
-        self.service.call(listen).await.map(Answer::transcript)
+        let answer: Answer = self.service.call(listen).await?;
+        let Heard { words, language } = answer.heard();
+        Ok(Transcript { segments: segments(words), language, engine: None })
     }
 }
 
+/// What was heard, and in which language.
+#[derive(Debug, Default)]
+struct Heard {
+    words: Vec<HeardWord>,
+    language: Option<String>,
+}
+
 impl Answer {
-    fn transcript(self) -> Transcript {
-        let Some(channel) = self.results.channels.into_iter().next() else {
-            return Transcript::default();
-        };
-        let Some(heard) = channel.alternatives.into_iter().next() else {
-            return Transcript::default();
-        };
-        let language = channel.detected_language.or(heard.languages.into_iter().next());
-        Transcript { segments: segments(heard.words), language, engine: None }
+    fn heard(self) -> Heard {
+        let channel = self.results.channels.into_iter().next();
+        let best = channel.map(|channel| (channel.detected_language, channel.alternatives));
+        let Some((language, alternatives)) = best else { return Heard::default() };
+        let Some(best) = alternatives.into_iter().next() else { return Heard::default() };
+        let language = language.or(best.languages.into_iter().next());
+        Heard { words: best.words, language }
     }
 }
 
@@ -207,9 +226,9 @@ mod tests {
         ];
         let answer = json!({"metadata": {}, "results": {"channels": [{
             "alternatives": [{"transcript": "…", "confidence": 0.9, "words": words, "languages": ["en"]}]}]}});
-        let heard = serde_json::from_value::<Answer>(answer).unwrap().transcript();
-        let told: Vec<_> = heard
-            .segments
+        let heard = serde_json::from_value::<Answer>(answer).unwrap().heard();
+        let segments = segments(heard.words);
+        let told: Vec<_> = segments
             .iter()
             .map(|one| (one.text.as_str(), one.speaker.as_deref().unwrap(), one.words.len()))
             .collect();
@@ -223,9 +242,9 @@ mod tests {
             ]
         );
         assert_eq!(heard.language.as_deref(), Some("en"));
-        assert!((heard.segments[0].confidence - 0.525).abs() < 1e-6);
+        assert!((segments[0].confidence - 0.525).abs() < 1e-6);
         let silent = json!({"results": {"channels": [{"alternatives": [{"words": []}]}]}});
         let silent = serde_json::from_value::<Answer>(silent).unwrap();
-        assert!(silent.transcript().segments.is_empty());
+        assert!(silent.heard().words.is_empty());
     }
 }

@@ -2,8 +2,10 @@
 
 Follows the published API of https://developers.deepgram.com (POST /v1/listen, the
 same as a WebSocket, and GET /v1/auth/token). What is said is really heard, by faster-whisper with the
-model in the directory MODEL; everybody is speaker 0. With `-` as MODEL nothing is heard, and two words
-a second are answered at once, for measuring what the asker costs. Prints `ready PORT`.
+model in the directory MODEL. Speakers are numbered in the order in which they begin to speak, in each
+request anew; there are two of them at most, told apart by the pitch of their voices. With `-` as MODEL
+nothing is heard, and two words a second are answered at once, for measuring what the asker costs.
+Prints `ready PORT`, and to stderr the seconds of each request that was answered.
 """
 
 import asyncio
@@ -44,8 +46,20 @@ def refusal(request: web.Request) -> web.Response | None:
 
 
 def made_up(seconds: float) -> list:
-    word = {"word": "word", "confidence": 0.9, "punctuated_word": "word"}
+    word = {"word": "word", "confidence": 0.9, "punctuated_word": "word", "speaker": "low"}
     return [dict(word, start=at / 2, end=at / 2 + 0.4) for at in range(int(seconds * 2))]
+
+
+def voice(samples: numpy.ndarray) -> str:
+    """Whether somebody speaks in a high or a low voice: by the median pitch of what is loud."""
+    pitches = []
+    for start in range(0, len(samples) - 1024, 1024):
+        frame = samples[start : start + 1024]
+        same = numpy.correlate(frame, frame, "full")[1023:]
+        period = 40 + int(same[40:250].argmax())
+        if same[0] > 0.4 and same[period] > same[0] / 2:
+            pitches.append(16000 / period)
+    return "high" if pitches and numpy.median(pitches) > 160 else "low"
 
 
 def hear(samples: numpy.ndarray, language: str | None) -> tuple[list, str]:
@@ -56,6 +70,7 @@ def hear(samples: numpy.ndarray, language: str | None) -> tuple[list, str]:
     )
     words = []
     for segment in segments:
+        speaker = voice(samples[int(segment.start * 16000) : int(segment.end * 16000)])
         for word in segment.words:
             words.append(
                 {
@@ -64,15 +79,18 @@ def hear(samples: numpy.ndarray, language: str | None) -> tuple[list, str]:
                     "end": float(word.end),
                     "confidence": float(word.probability),
                     "punctuated_word": word.word.strip(),
+                    "speaker": speaker,
                 }
             )
     return words, info.language
 
 
-def dress(words: list, diarize: bool, punctuate: bool) -> tuple[str, float]:
+def dress(words: list, speakers: dict, diarize: bool, punctuate: bool) -> tuple[str, float]:
+    """Has `words` as they are asked for; `speakers` are the numbers of the voices so far."""
     for word in words:
+        speaker = word.pop("speaker")
         if diarize:
-            word.update(speaker=0, speaker_confidence=0.9)
+            word.update(speaker=speakers.setdefault(speaker, len(speakers)), speaker_confidence=0.9)
         if not punctuate:
             word.pop("punctuated_word")
     text = " ".join(word.get("punctuated_word", word["word"]) for word in words)
@@ -100,7 +118,7 @@ async def listen(request: web.Request) -> web.Response:
     asked = query.get("language", "en")
     words, language = await asyncio.to_thread(hear, samples, None if asked == "multi" else asked)
     diarize, punctuate = (query.get(name) == "true" for name in ("diarize", "punctuate"))
-    text, confidence = dress(words, diarize, punctuate)
+    text, confidence = dress(words, {}, diarize, punctuate)
     alternative = {"transcript": text, "confidence": confidence, "words": words}
     if asked == "multi":
         alternative["languages"] = [language] if words else []
@@ -115,6 +133,7 @@ async def listen(request: web.Request) -> web.Response:
         "model_info": {"stand-in": {"name": "stand-in", "version": "1", "arch": "nova-3"}},
     }
     results = {"channels": [{"alternatives": [alternative]}]}
+    print(f"heard {metadata['duration']:.1f} s", file=sys.stderr, flush=True)
     return web.json_response({"metadata": metadata, "results": results})
 
 
@@ -126,6 +145,7 @@ class Live:
         self.diarize, self.punctuate, self.interim = (
             query.get(name) == "true" for name in ("diarize", "punctuate", "interim_results")
         )
+        self.speakers = {}
         self.start = 0  # samples before the phrase
         self.phrase = numpy.zeros(0, numpy.float32)
         self.told = 0
@@ -135,7 +155,7 @@ class Live:
         offset = self.start / 16000
         for word in words:
             word.update(start=word["start"] + offset, end=word["end"] + offset)
-        text, confidence = dress(words, self.diarize, self.punctuate)
+        text, confidence = dress(words, self.speakers, self.diarize, self.punctuate)
         result = {
             "type": "Results",
             "channel_index": [0, 1],
@@ -209,7 +229,7 @@ async def token(request: web.Request) -> web.Response:
 
 
 async def main() -> None:
-    app = web.Application(client_max_size=64 << 20)
+    app = web.Application(client_max_size=2 << 30)
     app.add_routes([web.post("/v1/listen", listen), web.get("/v1/listen", stream), web.get("/v1/auth/token", token)])
     runner = web.AppRunner(app)
     await runner.setup()
