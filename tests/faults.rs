@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::harness::client::{Client, until};
@@ -167,4 +167,23 @@ async fn a_server_that_speaks_openais_api_fails_in_every_way() {
     let server = Server::openai_chat();
     let waits = ("memory_processing_status", WHOLE);
     Outside::new(server, "openai", waits, &keys, url).await.outlives_all().await;
+}
+
+#[tokio::test]
+async fn ollama_fails_in_every_way() {
+    let server = Server::ollama();
+    let pull = format!("http://{}/api/pull", server.address());
+    let model = json!({"model": "some-chat", "stream": false});
+    friend_lite::base::tls::install();
+    let pulled = reqwest::Client::new().post(pull).json(&model).send().await.unwrap();
+    assert!(pulled.status().is_success());
+    let keys = [
+        ("LLM_PROVIDER", "ollama"),
+        ("OLLAMA_MODEL", "some-chat"),
+        ("STT__MODEL", "whisper-tiny"),
+        ("LLM__DEADLINE", "30s"),
+    ];
+    let url = |port| ("OLLAMA_BASE_URL", format!("http://127.0.0.1:{port}"));
+    let waits = ("memory_processing_status", WHOLE);
+    Outside::new(server, "ollama", waits, &keys, url).await.outlives_all().await;
 }

@@ -136,10 +136,6 @@ async fn ollama() {
     suite(&mut report, &at(server.port, PATIENCE).1).await;
     let proxy = Proxy::before(server.port).await;
     let (service, model) = at(proxy.port, DEADLINE);
-    // What was pulled is forgotten with the process.
-    let ask = async || {
-        let _ = ollama::pull(&http_at(proxy.port, DEADLINE / 4), "some-chat", |_| ()).await;
-        model.generate(request(5, None)).await.map(drop)
-    };
+    let ask = async || model.generate(request(5, None)).await.map(drop);
     faults::suite(&mut report, &mut server, &proxy, &service, ask).await;
 }

@@ -71,7 +71,9 @@ impl Server {
     }
 
     pub fn ollama() -> Self {
-        Self::start("ollama.py", vec![gguf(CHAT_MODEL), gguf(EMBED_MODEL)])
+        let dir = tempfile::tempdir().unwrap();
+        let args = vec![gguf(CHAT_MODEL), gguf(EMBED_MODEL), dir.path().display().to_string()];
+        Self::launch(Program::Keeping("ollama.py", args, dir))
     }
 
     /// llama.cpp's server with a model that writes.

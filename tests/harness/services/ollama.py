@@ -1,15 +1,16 @@
-"""A stand-in for Ollama, which cannot be had: ollama.py PORT CHAT_MODEL EMBED_MODEL.
+"""A stand-in for Ollama, which cannot be had: ollama.py PORT CHAT_MODEL EMBED_MODEL DIR.
 
 Follows https://github.com/ollama/ollama/blob/main/docs/api.md (/api/chat,
 /api/embed, /api/tags, /api/pull). What it writes and embeds is really written
 and embedded, by llama.cpp. A model that was not pulled is not found; `missing`
-can never be. Prints `ready PORT`.
+can never be. What was pulled is kept in the directory DIR. Prints `ready PORT`.
 """
 
 import asyncio
 import datetime
 import json
 import os
+import pathlib
 import sys
 
 from aiohttp import ClientSession, web
@@ -17,9 +18,10 @@ from aiohttp import ClientSession, web
 sys.path.insert(0, os.path.dirname(__file__))
 from llama_server import start
 
-port, chat_model, embed_model = sys.argv[1:]
+port, chat_model, embed_model, dir = sys.argv[1:]
 servers = {"chat": start(chat_model, "chat"), "embed": start(embed_model, "embed")}
-names: dict[str, str] = {}
+kept = pathlib.Path(dir, "names.json")
+names: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
 
 
 def now() -> str:
@@ -125,6 +127,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
         steps.append({"error": "pull model manifest: file does not exist"})
     else:
         names[full(body["model"])] = now()
+        kept.write_text(json.dumps(names))
         layer = {"status": "pulling 8eeb52dfb3bb", "digest": "sha256:8eeb52dfb3bb", "total": 1000}
         steps += [layer, layer | {"completed": 400}, layer | {"completed": 1000}]
         steps += [{"status": "verifying sha256 digest"}, {"status": "success"}]
