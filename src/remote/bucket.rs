@@ -18,6 +18,7 @@ use object_store::{
     RetryConfig,
 };
 
+use super::authorities::{distrust, is_distrust};
 use super::http::client;
 use super::{Fault, Service};
 use crate::base::clock::Timestamp;
@@ -319,6 +320,10 @@ impl Bucket {
         let told = self.told(&error);
         let unavailable = |what: &str| Error::new(Kind::Unavailable, format!("{name} {what}"));
         match error {
+            _ if is_distrust(&error) => {
+                let error = Error::new(Kind::Unavailable, distrust(name)).with_source(told);
+                Fault::Lasting(error)
+            }
             _ if told.contains("NoSuchBucket") => {
                 Fault::Lasting(unavailable("has no bucket of that name; correct s3.bucket"))
             }

@@ -8,9 +8,7 @@ use reqwest::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use reqwest::redirect::Policy;
-use reqwest::{
-    Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Upgraded,
-};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Upgraded};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
@@ -19,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::Fault;
+use super::authorities::{Authorities, distrust, is_distrust};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::config::{self, Secret};
 
@@ -196,6 +195,11 @@ impl Http {
     }
 
     fn broken(&self, error: reqwest::Error) -> Fault {
+        if is_distrust(&error) {
+            let error =
+                Error::new(Kind::Unavailable, distrust(self.name)).with_source(error.without_url());
+            return Fault::Lasting(error);
+        }
         let (kind, what) = match (error.is_timeout(), error.is_connect()) {
             (true, false) => (Kind::Timeout, "does not answer in time"),
             (_, true) => (Kind::Unavailable, "cannot be reached"),
@@ -258,24 +262,14 @@ impl Http {
 /// A client of any server. How long a request may take is its own affair.
 pub(super) fn client(config: &config::Remote) -> Result<ClientBuilder> {
     crate::base::tls::install();
+    let authorities = Authorities::read(config)?;
+    let certificates = authorities.map(|read| read.certificates()).transpose();
+    let certificates = certificates.context(Kind::Config, "remote.ca cannot be used")?;
+    let certificates = certificates.unwrap_or_default();
     Ok(Client::builder()
         .user_agent(concat!("friend-lite/", env!("CARGO_PKG_VERSION")))
         // A key is for one server.
         .redirect(Policy::none())
         .connect_timeout(config.connect_timeout.get())
-        .tls_certs_merge(certificates(config)?))
-}
-
-/// The certificates of authorities that are trusted besides the system's.
-fn certificates(config: &config::Remote) -> Result<Vec<Certificate>> {
-    if config.ca.is_empty() {
-        return Ok(Vec::new());
-    }
-    let bad = || format!("remote.ca: cannot read certificates from {}", config.ca);
-    let pem = std::fs::read(&config.ca).with_context(Kind::Config, bad)?;
-    let found = Certificate::from_pem_bundle(&pem).with_context(Kind::Config, bad)?;
-    match found.is_empty() {
-        true => Err(Error::new(Kind::Config, bad())),
-        false => Ok(found),
-    }
+        .tls_certs_merge(certificates))
 }

@@ -4,6 +4,7 @@
 //! back. [`http`] is how those are asked that speak HTTP, [`bucket`] those that
 //! speak S3.
 
+pub mod authorities;
 pub mod breaker;
 pub mod bucket;
 pub mod http;

@@ -8,6 +8,7 @@ mod graph;
 mod index;
 mod language;
 mod speech;
+mod tls;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -122,31 +122,6 @@ async fn openai() {
 }
 
 #[tokio::test]
-async fn an_authority_of_ones_own_is_trusted_where_it_is_named() {
-    use friend_lite::config::{Remote, Secret};
-    use friend_lite::remote::http::Http;
-
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(path("cert"), made.cert.pem()).unwrap();
-    std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
-    let tls = [("TLS__CERTIFICATE", path("cert")), ("TLS__KEY", path("key"))];
-    let daemon = Daemon::with(&[(tls[0].0, &tls[0].1), (tls[1].0, &tls[1].1)]);
-    let says = async |ca: String| {
-        let remote = Remote { ca, ..super::remote() };
-        let (url, key) = (format!("{}/v1", daemon.url), Secret::new(KEY));
-        let http = Http::new("openai_speech", &url, ("Bearer", &key), PATIENCE, &remote).unwrap();
-        let engine = OpenaiSpeech::new(service("openai_speech"), http, "whisper-1", None);
-        engine.transcribe(short()).await.unwrap_err().message().to_owned()
-    };
-    assert!(daemon.url.starts_with("https://"), "{}", daemon.url);
-    assert_eq!(says(String::new()).await, "openai_speech cannot be reached");
-    // The connection stands; who asks is another matter.
-    assert!(says(path("cert")).await.contains("refuses the key"));
-}
-
-#[tokio::test]
 async fn deepgram() {
     let mut report = Report::of("speech", "deepgram (stand-in)");
     let mut server = Server::deepgram();

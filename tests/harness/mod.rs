@@ -1,5 +1,7 @@
 //! Starts the real daemon and speaks to it as its clients do.
 
+#[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
+pub mod authority;
 pub mod client;
 pub mod daemon;
 #[allow(dead_code, reason = "for the tests, which share this harness with the benches")]

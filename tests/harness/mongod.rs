@@ -55,6 +55,25 @@ impl Mongod {
 
     /// The same, and leaves the directory.
     pub(crate) fn launch(port: u16, dir: &Path, remove: bool) -> Self {
+        let server = Self::spawn(port, dir, remove, &[]);
+        server.initiate();
+        server
+    }
+
+    /// Over the files in `dir`, which a server at that port has left there, with
+    /// `arguments`; returns when it listens.
+    #[allow(dead_code, reason = "for the tests, which share this with those of the library")]
+    pub(crate) fn again(port: u16, dir: &Path, arguments: &[String]) -> Self {
+        let server = Self::spawn(port, dir, false, arguments);
+        let limit = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < limit, "MongoDB did not start; see its log beside its files");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    fn spawn(port: u16, dir: &Path, remove: bool, arguments: &[String]) -> Self {
         let port = match port {
             0 => TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
             port => port,
@@ -70,6 +89,7 @@ impl Mongod {
             .args(["--nounixsocket", "--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(["--port", &port.to_string(), "--dbpath"])
             .arg(dir)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -78,9 +98,7 @@ impl Mongod {
         }
         let mut keeper = command.spawn().expect("a shell");
         let pid = first_line(&mut keeper);
-        let server = Self { keeper, pid, port };
-        server.initiate();
-        server
+        Self { keeper, pid, port }
     }
 
     /// Sends the server itself a signal.

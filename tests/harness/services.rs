@@ -7,10 +7,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::authority::Authority;
 use super::daemon::models_dir;
 use super::python;
 
@@ -37,10 +39,11 @@ enum Program {
     Script(&'static str, Vec<String>),
     /// The same with the directory that it keeps everything in.
     Keeping(&'static str, Vec<String>, tempfile::TempDir),
-    /// Qdrant, with the directory that it keeps everything in.
-    Qdrant(tempfile::TempDir),
+    /// Qdrant, with the directory that it keeps everything in, and whose certificate
+    /// it shows.
+    Qdrant(tempfile::TempDir, Option<Arc<Authority>>),
     /// SeaweedFS, likewise, and the ports of its parts.
-    SeaweedFs(tempfile::TempDir, [u16; 7]),
+    SeaweedFs(tempfile::TempDir, [u16; 7], Option<Arc<Authority>>),
 }
 
 /// The speech model that a package of the environment brings.
@@ -88,7 +91,13 @@ impl Server {
 
     /// Qdrant; the port is that of gRPC.
     pub fn qdrant() -> Self {
-        Self::launch(Program::Qdrant(tempfile::tempdir().unwrap()))
+        Self::launch(Program::Qdrant(tempfile::tempdir().unwrap(), None))
+    }
+
+    /// The same over TLS.
+    pub fn qdrant_tls(authority: &Arc<Authority>) -> Self {
+        let authority = Some(authority.clone());
+        Self::launch(Program::Qdrant(tempfile::tempdir().unwrap(), authority))
     }
 
     /// ArcadeDB, with a database `neo4j` that keeps what is in it.
@@ -100,8 +109,17 @@ impl Server {
 
     /// SeaweedFS; the port is that of S3.
     pub fn s3() -> Self {
+        Self::seaweedfs(None)
+    }
+
+    /// The same over TLS.
+    pub fn s3_tls(authority: &Arc<Authority>) -> Self {
+        Self::seaweedfs(Some(authority.clone()))
+    }
+
+    fn seaweedfs(authority: Option<Arc<Authority>>) -> Self {
         let ports = [(); 7].map(|()| free_port());
-        Self::launch(Program::SeaweedFs(tempfile::tempdir().unwrap(), ports))
+        Self::launch(Program::SeaweedFs(tempfile::tempdir().unwrap(), ports, authority))
     }
 
     fn start(script: &'static str, args: Vec<String>) -> Self {
@@ -168,7 +186,7 @@ impl Program {
     fn name(&self) -> &'static str {
         match self {
             Self::Script(name, _) | Self::Keeping(name, ..) => name,
-            Self::Qdrant(_) => "qdrant",
+            Self::Qdrant(..) => "qdrant",
             Self::SeaweedFs(..) => "seaweedfs",
         }
     }
@@ -179,8 +197,10 @@ impl Program {
             Self::Script(name, args) | Self::Keeping(name, args, _) => {
                 script(name, port, args, log)
             }
-            Self::Qdrant(dir) => qdrant(port, dir.path(), log),
-            Self::SeaweedFs(dir, ports) => seaweedfs(port, dir.path(), ports, log),
+            Self::Qdrant(dir, authority) => qdrant(port, dir.path(), authority.as_deref(), log),
+            Self::SeaweedFs(dir, ports, authority) => {
+                seaweedfs(port, dir.path(), ports, authority.as_deref(), log)
+            }
         }
     }
 }
@@ -213,9 +233,16 @@ pub fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-fn qdrant(port: u16, dir: &Path, log: &Path) -> (Child, u16) {
+fn qdrant(port: u16, dir: &Path, authority: Option<&Authority>, log: &Path) -> (Child, u16) {
     let port = if port == 0 { free_port() } else { port };
-    let mut child = Command::new(fetched("qdrant-1.16.3"))
+    let mut command = Command::new(fetched("qdrant-1.16.3"));
+    if let Some(authority) = authority {
+        command
+            .env("QDRANT__SERVICE__ENABLE_TLS", "true")
+            .env("QDRANT__TLS__CERT", authority.cert())
+            .env("QDRANT__TLS__KEY", authority.key());
+    }
+    let mut child = command
         .current_dir(dir)
         .env("QDRANT__SERVICE__HOST", "127.0.0.1")
         .env("QDRANT__SERVICE__HTTP_PORT", free_port().to_string())
@@ -238,7 +265,13 @@ fn qdrant(port: u16, dir: &Path, log: &Path) -> (Child, u16) {
     panic!("Qdrant did not start: {}", last_lines(log));
 }
 
-fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: &Path) -> (Child, u16) {
+fn seaweedfs(
+    port: u16,
+    dir: &Path,
+    ports: &[u16; 7],
+    authority: Option<&Authority>,
+    log: &Path,
+) -> (Child, u16) {
     let port = if port == 0 { free_port() } else { port };
     let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc] = ports;
     let identity = serde_json::json!({
@@ -248,7 +281,8 @@ fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: &Path) -> (Child, u16
     });
     let identities = serde_json::json!({ "identities": [identity] }).to_string();
     std::fs::write(dir.join("s3.json"), identities).unwrap();
-    let mut child = Command::new(fetched("weed-4.48"))
+    let mut command = Command::new(fetched("weed-4.48"));
+    command
         .current_dir(dir)
         .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-dir=.", "-filer", "-s3"])
         .args(["-s3.config=s3.json", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"])
@@ -262,7 +296,12 @@ fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: &Path) -> (Child, u16
             format!("-filer.port.grpc={filer_grpc}"),
             format!("-s3.port={port}"),
             format!("-s3.port.grpc={s3_grpc}"),
-        ])
+        ]);
+    if let Some(authority) = authority {
+        let option = |name: &str, file: PathBuf| format!("-s3.{name}.file={}", file.display());
+        command.arg(option("cert", authority.cert())).arg(option("key", authority.key()));
+    }
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(append(log))
         .stderr(append(log))
@@ -275,7 +314,10 @@ fn seaweedfs(port: u16, dir: &Path, ports: &[u16; 7], log: &Path) -> (Child, u16
         if answer(*master, "GET /dir/status").is_some_and(|nodes| nodes.contains("DataNodes"))
             && answer(*filer, &bucket).is_some()
             && answer(*filer, &format!("GET /buckets/{BUCKET}/")).is_some()
-            && answer(port, "GET /healthz").is_some()
+            && match authority {
+                None => answer(port, "GET /healthz").is_some(),
+                Some(_) => std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(),
+            }
         {
             return (child, port);
         }

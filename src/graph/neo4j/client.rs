@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::base::error::{Error, Kind, Result};
 use crate::config;
 use crate::remote::Fault;
+use crate::remote::authorities::{Authorities, distrust, is_distrust};
 
 /// Connections at once: one reads memories in, the others answer people.
 const CONNECTIONS: usize = 4;
@@ -48,8 +49,8 @@ impl Client {
             .max_connections(CONNECTIONS)
             .connection_timeout(remote.connect_timeout.get())
             .idle_timeout(IDLE);
-        if !remote.ca.is_empty() {
-            settings = settings.with_client_certificate(&remote.ca);
+        if let Some(authorities) = Authorities::read(remote)? {
+            settings = settings.with_client_certificate(authorities.file);
         }
         let pool = settings.build().and_then(Pool::connect).map_err(|error| {
             Error::new(Kind::Config, "neo4j.uri cannot be used").with_source(error)
@@ -124,6 +125,9 @@ fn fault(error: BoltError) -> Fault {
         ))
     };
     let say = |kind, message: &str, error| Error::new(kind, message).with_source(error);
+    if is_distrust(&error) {
+        return Fault::Lasting(say(Kind::Unavailable, &distrust("neo4j"), error));
+    }
     match error {
         BoltError::AuthenticationError(_) => password(),
         BoltError::Neo4j(told) => match told.kind() {

@@ -27,6 +27,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::config;
 use crate::domain::ids::{MemoryId, UserId};
 use crate::remote::Fault;
+use crate::remote::authorities::{Authorities, distrust, is_distrust};
 
 /// The largest answer: a page of points with wide vectors.
 const MAX_ANSWER: usize = 32 << 20;
@@ -63,11 +64,8 @@ impl Client {
             .connect_timeout(remote.connect_timeout.get());
         if url.starts_with("https:") {
             let mut tls = ClientTlsConfig::new().with_native_roots();
-            if !remote.ca.is_empty() {
-                let pem = std::fs::read(&remote.ca).with_context(Kind::Config, || {
-                    format!("remote.ca: cannot read {}", remote.ca)
-                })?;
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            if let Some(authorities) = Authorities::read(remote)? {
+                tls = tls.ca_certificate(Certificate::from_pem(authorities.pem));
             }
             endpoint = endpoint.tls_config(tls).context(Kind::Config, "cannot set up TLS")?;
         }
@@ -278,6 +276,10 @@ pub(super) fn memory(id: PointId) -> Option<MemoryId> {
 }
 
 fn fault(status: &Status) -> Fault {
+    if is_distrust(status) {
+        let error = Error::new(Kind::Unavailable, distrust("qdrant"));
+        return Fault::Lasting(error.with_source(status.clone()));
+    }
     let said = format!("{:?}: {}", status.code(), status.message());
     let error = |kind, message: &str| Error::new(kind, message).with_source(said.clone());
     match status.code() {

@@ -1,7 +1,7 @@
 //! The connection to the server: its limits, its authorities, and what a commit
 //! is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mongodb::Client;
@@ -12,8 +12,9 @@ use mongodb::options::{
 };
 
 use super::tx::step;
-use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::config;
+use crate::remote::authorities::Authorities;
 
 /// The longest wait for a server that can be asked, and for a connection to it.
 const REACHED: Duration = Duration::from_secs(5);
@@ -83,28 +84,33 @@ pub(super) fn transaction() -> TransactionOptions {
 /// The file of the authorities that are trusted: the driver takes one. None, for
 /// those that it brings.
 fn authorities(remote: &config::Remote) -> Result<Option<PathBuf>> {
-    if remote.ca.is_empty() {
-        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        let known = BUNDLES.iter().map(PathBuf::from);
-        return Ok(named.into_iter().chain(known).find(|path| path.is_file()));
+    if let Some(authorities) = Authorities::read(remote)? {
+        return Ok(Some(authorities.file));
     }
-    let path = Path::new(&remote.ca);
-    std::fs::metadata(path).with_context(Kind::Config, || {
-        format!("remote.ca: cannot read certificates from {}", remote.ca)
-    })?;
-    Ok(Some(path.to_owned()))
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let known = BUNDLES.iter().map(PathBuf::from);
+    Ok(named.into_iter().chain(known).find(|path| path.is_file()))
 }
 
 /// Asks the server what it is.
 ///
 /// # Errors
-/// `Config` when it has no transactions; as of any step when it cannot be reached.
+/// `Config` when it has no transactions, `Unavailable` when it has none yet; as of
+/// any step when it cannot be reached.
 pub(super) async fn check(client: &Client) -> Result<()> {
     let hello = step(client.database("admin").run_command(doc! { "hello": 1 })).await?;
     let in_set = hello.get_str("setName").is_ok();
     let balancer = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
     if in_set || balancer {
         return Ok(());
+    }
+    // It is to be one: it has just been started, or for the first time.
+    if hello.get_bool("isreplicaset").unwrap_or(false) {
+        return Err(Error::new(
+            Kind::Unavailable,
+            "MongoDB is not in its replica set yet; call rs.initiate() in mongosh once if it never \
+             was",
+        ));
     }
     Err(Error::new(
         Kind::Config,

@@ -3,6 +3,7 @@
 use mongodb::error::{Error as Driver, ErrorKind, WriteFailure};
 
 use crate::base::error::{Error, Kind};
+use crate::remote::authorities::{distrust, is_distrust};
 
 /// The codes of the server that say more than that a command failed.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -21,6 +22,11 @@ const UNKNOWN: &str = "UnknownTransactionCommitResult";
 
 impl From<Driver> for Error {
     fn from(error: Driver) -> Self {
+        // The topology, which is all that the driver tells of a failed connection, has
+        // the cause in its words.
+        if is_distrust(&error) {
+            return Error::new(Kind::Unavailable, distrust("MongoDB")).with_source(error);
+        }
         let (kind, message) = classify(&error);
         Error::new(kind, message).with_source(error)
     }
