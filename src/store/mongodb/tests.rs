@@ -10,9 +10,10 @@ use crate::config::{Mongodb, Remote, Secret};
 use crate::domain::job::{JobKind, Lane};
 use crate::index::Index;
 use crate::store::sqlite::testing::Fixture as SqliteFixture;
-use crate::store::testing::{Fixture, at, vector, window};
+use crate::store::testing::{Fixture, at, conversation, vector, window};
+use crate::store::tests::times::{known, step};
 use crate::store::transfer::{RowKind, Transfer, transfer};
-use crate::store::{Jobs, KnownTime, Memories, Outbox, Timekeeping, Upkeep, Users};
+use crate::store::{Conversations, Jobs, KnownTime, Memories, Outbox, Timekeeping, Upkeep, Users};
 
 crate::store::tests::every_test!(crate::store::mongodb::MongoStore);
 
@@ -47,6 +48,29 @@ async fn nodes_hold_their_own_leases_and_take_over_those_of_the_dead() {
     assert_eq!(late.kind(), Kind::Conflict);
     let again = [claim(here).await, claim(here).await];
     assert!(again.iter().any(|job| (job.id, job.epoch) == (theirs.id, theirs.epoch + 1)));
+}
+
+#[tokio::test]
+async fn a_step_of_the_clock_of_one_node_leaves_the_times_of_others() {
+    let f = Fixture::<MongoStore>::open().await;
+    let user = f.user("anna").await;
+    let here = &f.store;
+    let there = open(here.inner.database.name(), "there").await.unwrap();
+    here.heartbeat(at(9)).await.unwrap();
+    there.heartbeat(at(9)).await.unwrap();
+    let mut times = Vec::new();
+    for store in [here, &there] {
+        let mut one = conversation(&user);
+        (one.started_at, one.time_estimated) = (at(60), true);
+        store.open_conversation(&one).await.unwrap();
+        times.push(one);
+    }
+    let step = step(90);
+    assert_eq!(here.clock_stepped(step, Some(at(30)), &known(step.to)).await.unwrap(), 1);
+    let (ours, theirs) = (f.get(&times[0].id).await, f.get(&times[1].id).await);
+    assert_eq!((ours.started_at, ours.time_estimated), (at(60).moved(step.by()), false));
+    assert_eq!((theirs.started_at, theirs.time_estimated), (at(60), true));
+    assert_eq!(there.known_time().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! The last known time, and putting times right after the clock was set.
 
 use async_trait::async_trait;
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 
 use super::MongoStore;
 use super::schema::{
-    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, MESSAGES, OBJECTS,
-    SHELF, UPLOADS, USERS,
+    AUDIT, CHATS, CONVERSATIONS, DELETIONS, DEVICES, HISTORY, JOBS, MEMORIES, MESSAGES, NODES,
+    OBJECTS, SHELF, UPLOADS, USERS,
 };
 use super::tx::{Of, Tx};
 use super::users::set_setting;
@@ -21,24 +21,11 @@ pub(super) const KNOWN: &str = "known_time";
 /// what was held from before the first speech.
 const HELD: i64 = 60_000;
 
-/// Where times that have been are kept; `[]` stands for each element of a list.
-/// The beginning of a conversation is moved by itself.
+/// Where times that have been are kept besides conversations; `[]` stands for each element of a list.
 const PAST: &[(&str, &[&str])] = &[
     (USERS.name, &["created_at"]),
     (DEVICES.name, &["first_seen", "last_seen"]),
     (AUDIT.name, &["at"]),
-    (
-        CONVERSATIONS.name,
-        &[
-            "ended_at",
-            "audio_deleted_at",
-            "crop.at",
-            "transcripts.[].created_at",
-            "transcripts.[].completed_at",
-            "sets.[].created_at",
-            "sets.[].completed_at",
-        ],
-    ),
     (JOBS.name, &["created_at", "updated_at"]),
     (MEMORIES.name, &["created_at", "updated_at"]),
     (HISTORY.name, &["at"]),
@@ -48,6 +35,17 @@ const PAST: &[(&str, &[&str])] = &[
     (UPLOADS.name, &["created_at", "files.[].started_at", "files.[].ended_at"]),
     (DELETIONS.name, &["at"]),
     (OBJECTS.name, &["verified_at"]),
+];
+
+/// The same of conversations. Their beginning is moved by itself.
+const OF_CONVERSATIONS: &[&str] = &[
+    "ended_at",
+    "audio_deleted_at",
+    "crop.at",
+    "transcripts.[].created_at",
+    "transcripts.[].completed_at",
+    "sets.[].created_at",
+    "sets.[].completed_at",
 ];
 
 #[async_trait]
@@ -63,6 +61,9 @@ impl Timekeeping for MongoStore {
         steps!(self, |tx| set_setting(tx, &key, Some(&text)).await).await
     }
 
+    /// Of conversations, those that were recorded at this node: it is its clock that
+    /// was wrong. What cannot be told to be of one node is moved where no other
+    /// shares the database.
     async fn clock_stepped(
         &self,
         step: Step,
@@ -71,19 +72,26 @@ impl Timekeeping for MongoStore {
     ) -> Result<usize> {
         let (key, text) = (self.known(), json(known)?);
         transaction!(self, |tx| {
+            let alone = !tx.has(NODES, doc! { "_id": { "$ne": self.node() } }).await?;
             let mut corrected = 0;
             if let Some(since) = since {
-                for (collection, fields) in PAST {
+                let own = doc! { "node": self.node() };
+                for field in OF_CONVERSATIONS {
+                    move_past(tx, (CONVERSATIONS.name, field), &own, since, step).await?;
+                }
+                for (collection, fields) in PAST.iter().filter(|_| alone) {
                     for field in *fields {
-                        move_past(tx, collection, field, since, step).await?;
+                        move_past(tx, (collection, field), &doc! {}, since, step).await?;
                     }
                 }
-                corrected = correct_beginnings(tx, since, step).await?;
+                corrected = correct_beginnings(tx, own, since, step).await?;
             }
-            let ahead = doc! { "$inc": { "run_at": step.by() } };
-            tx.change(JOBS, doc! {}, ahead).await?;
-            let ahead = doc! { "$inc": { "ended.$[].expires_at": step.by() } };
-            tx.change(USERS, doc! { "ended": { "$exists": true } }, ahead).await?;
+            if alone {
+                let ahead = doc! { "$inc": { "run_at": step.by() } };
+                tx.change(JOBS, doc! {}, ahead).await?;
+                let ahead = doc! { "$inc": { "ended.$[].expires_at": step.by() } };
+                tx.change(USERS, doc! { "ended": { "$exists": true } }, ahead).await?;
+            }
             set_setting(tx, &key, Some(&text)).await?;
             Ok(usize::try_from(corrected).unwrap_or(usize::MAX))
         })
@@ -98,23 +106,27 @@ impl MongoStore {
     }
 }
 
-/// Moves the times in one field that are from `since` to the step.
+/// Moves the times in one field of a collection that are from `since` to the step,
+/// in the documents that `filter` names.
 async fn move_past(
     tx: &mut Tx,
-    collection: &'static str,
-    field: &str,
+    (collection, field): (&'static str, &str),
+    filter: &Document,
     since: Timestamp,
     step: Step,
 ) -> Result<()> {
-    let of = Of::<mongodb::bson::Document>::new(collection);
+    let of = Of::<Document>::new(collection);
     let moved = doc! { "$gte": since.millis(), "$lte": step.from.millis() };
     match field.split_once(".[].") {
         None => {
             let update = doc! { "$inc": { field: step.by() } };
-            tx.change(of, doc! { field: moved }, update).await?;
+            let mut filter = filter.clone();
+            filter.insert(field, moved);
+            tx.change(of, filter, update).await?;
         }
         Some((list, inner)) => {
-            let any = doc! { list: { "$elemMatch": { inner: moved.clone() } } };
+            let mut any = filter.clone();
+            any.insert(list, doc! { "$elemMatch": { inner: moved.clone() } });
             let update = doc! { "$inc": { format!("{list}.$[one].{inner}"): step.by() } };
             let elements = doc! { format!("one.{inner}"): moved };
             tx.change_elements(of, any, update, elements).await?;
@@ -125,12 +137,18 @@ async fn move_past(
 
 /// Moves the beginnings of conversations that were estimates; of how many it is
 /// known now.
-async fn correct_beginnings(tx: &mut Tx, since: Timestamp, step: Step) -> Result<u64> {
+async fn correct_beginnings(
+    tx: &mut Tx,
+    own: Document,
+    since: Timestamp,
+    step: Step,
+) -> Result<u64> {
     let from = since.moved(-HELD).millis();
     // What is older than the estimate was written when the time was known.
-    let estimates = doc! {
+    let mut estimates = own;
+    estimates.extend(doc! {
         "time_estimated": true, "started_at": { "$gte": from, "$lte": step.from.millis() },
-    };
+    });
     let update = doc! {
         "$inc": { "started_at": step.by(), "revision": 1_i64 }, "$set": { "time_estimated": false },
     };

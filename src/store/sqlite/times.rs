@@ -117,23 +117,8 @@ fn note(tx: &Connection, known: &KnownTime) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::store::Conversations;
-    use crate::store::sqlite::testing::{Fixture, at, conversation};
-
-    fn known(at: Timestamp) -> KnownTime {
-        KnownTime {
-            at,
-            boot: Some("a".into()),
-            since_boot: Duration::from_secs(9),
-            estimated_since: None,
-            steady_since: at,
-            history: Clock::simulated(at).history(),
-        }
-    }
+    use crate::store::sqlite::testing::Fixture;
 
     #[tokio::test]
     async fn every_time_in_the_schema_is_carried_over_a_step() {
@@ -163,33 +148,5 @@ mod tests {
                 assert!(columns.iter().any(|(t, c)| t == table && c == name), "{table}.{name}");
             }
         }
-    }
-
-    #[tokio::test]
-    async fn corrects_the_times_of_an_estimate_and_no_others() {
-        let fixture = Fixture::new();
-        let user = fixture.user("ann@example.com").await;
-        let mut ids = Vec::new();
-        for (minute, time_estimated) in [(10, false), (60, true), (70, true)] {
-            let mut one = conversation(&user);
-            (one.started_at, one.time_estimated) = (at(minute * 60), time_estimated);
-            fixture.store.open_conversation(&one).await.unwrap();
-            ids.push(one.id);
-        }
-        let year = 365 * 24 * 3_600_000;
-        let step = Step { from: at(80 * 60), to: at(80 * 60).moved(year), estimated: true };
-        // The first began in a run of the machine that never learnt the time.
-        let since = at(65 * 60);
-        let store = &fixture.store;
-        let corrected = store.clock_stepped(step, Some(since), &known(step.to)).await.unwrap();
-        assert_eq!(corrected, 1);
-        let mut times = Vec::new();
-        for id in &ids {
-            let one = fixture.get(id).await;
-            times.push((one.started_at, one.time_estimated));
-        }
-        let moved = at(70 * 60).moved(year);
-        assert_eq!(times, [(at(600), false), (at(3_600), true), (moved, false)]);
-        assert_eq!(store.known_time().await.unwrap(), Some(known(step.to)));
     }
 }

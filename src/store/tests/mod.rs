@@ -9,6 +9,7 @@ pub(super) mod jobs;
 pub(super) mod memories;
 pub(super) mod model;
 pub(super) mod outbox;
+pub(super) mod times;
 pub(super) mod uploads;
 pub(super) mod users;
 pub(super) mod versions;
@@ -78,6 +79,10 @@ macro_rules! every_test {
             outbox {
                 changes_are_noted_once_and_only_while_somebody_follows
                 each_follower_hears_of_changes_by_itself
+            }
+            times {
+                a_step_corrects_the_times_of_an_estimate_and_no_others
+                what_is_to_come_is_carried_over_a_step
             }
             uploads {
                 a_file_waits_for_its_recording_and_is_closed_with_it
