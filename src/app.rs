@@ -7,6 +7,7 @@ mod index;
 mod migrate;
 mod services;
 mod store;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -104,7 +105,8 @@ const TRANSCRIBERS: [&str; 8] = [
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl App {
-    /// Opens the state, starts the workers, and listens.
+    /// Opens the state, starts the workers, and listens. A database outside that is
+    /// away is waited for.
     ///
     /// # Errors
     /// `Config` when something configured cannot be used; `Conflict` when
@@ -123,15 +125,16 @@ impl App {
             let _held = store::hold(&state_dir)?;
             restore::finish(&state_dir)?;
         }
-        let database = Database::open(&config, &clock).await?;
+        let certificate = Certificate::open(&config.tls)?;
+        // Bound before anything is started: a taken port must leave no trace.
+        let (listener, address) = listen("server.listen", &config.server.listen).await?;
+        let (database, listener) =
+            waiting::open(&config, &clock, listener, certificate.as_ref(), &start).await?;
         let store = database.store();
         let recordings =
             Recordings::open(&state_dir, config.recording.sync_interval.get(), clock.clone())?
                 .with_reserve(config.disk.upload_reserve())
                 .with_bucket(services::bucket(&config, &clock)?);
-        let certificate = Certificate::open(&config.tls)?;
-        // Bound before anything is started: a taken port must leave no trace.
-        let (listener, address) = listen("server.listen", &config.server.listen).await?;
         let wyoming = match &*config.wyoming.listen {
             "" => None,
             at => listen_or_not("wyoming.listen", at, &Wyoming::default().listen).await?,

@@ -10,8 +10,9 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::harness::client::{Client, Socket, until};
-use crate::harness::daemon::{Daemon, count, program};
+use crate::harness::daemon::{ADMIN_EMAIL, ADMIN_PASSWORD, Daemon, count, program};
 use crate::harness::mongod::Mongod;
+use crate::harness::services::free_port;
 use crate::harness::speech;
 
 /// Waits until there are so many conversations, all transcribed and learned from.
@@ -133,4 +134,100 @@ async fn nothing_is_lost_while_mongodb_comes_and_goes() {
     let (code, said) = command(&daemon, &uri, &["check"]);
     assert_eq!(code, Some(0), "{said}");
     drop(server);
+}
+
+#[tokio::test]
+async fn a_daemon_whose_mongodb_is_away_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, database) = (free_port(), free_port());
+    let url = format!("http://127.0.0.1:{port}");
+    let uri = format!("mongodb://127.0.0.1:{database}/?directConnection=true");
+    let log = dir.path().join("log");
+    let start = || {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(program("friend-lite"));
+        command
+            .args(["run", "--config", "/dev/null", "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--state-dir")
+            .arg(dir.path().join("state"))
+            .envs([
+                ("FRIEND_LITE__STORE__ENGINE", "mongodb"),
+                ("MONGODB_URI", &uri),
+                ("FRIEND_LITE__REMOTE__PAUSE", "200ms"),
+                ("FRIEND_LITE__WYOMING__LISTEN", ""),
+                ("FRIEND_LITE__MODELS__FETCH", "false"),
+                ("FRIEND_LITE__AUTH__BCRYPT_COST", "4"),
+                ("ADMIN_PASSWORD", ADMIN_PASSWORD),
+            ])
+            .stderr(log);
+        Process(command.stdout(std::process::Stdio::null()).spawn().unwrap())
+    };
+    friend_lite::base::tls::install();
+    let http = reqwest::Client::new();
+    let get = async |path: &str| http.get(format!("{url}{path}")).send().await.ok();
+    let health = async || match get("/health").await {
+        Some(answer) => answer.json().await.unwrap_or_default(),
+        None => Value::Null,
+    };
+
+    let mut daemon = start();
+    until("it says that it waits", async || health().await["status"] == "critical").await;
+    let told = health().await;
+    assert_eq!(told["services"]["mongodb"]["healthy"], false, "{told}");
+    let status = told["services"]["mongodb"]["status"].as_str().unwrap();
+    assert!(status.contains("MongoDB cannot be reached"), "{status}");
+    for path in ["/readiness", "/api/conversations", "/ws_pcm?token=x"] {
+        let answer = get(path).await.unwrap();
+        assert_eq!(answer.status(), 503, "{path}");
+        assert_eq!(answer.headers()["retry-after"], "5");
+    }
+    // Asked to stop, it stops.
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+
+    let mut daemon = start();
+    until("it says that it waits", async || health().await["status"] == "critical").await;
+    let memory = Path::new("/dev/shm");
+    let files = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let files = files.unwrap();
+    let server = Mongod::launch(database, files.path(), false);
+    until("it begins", async || health().await["jobs"]["ready"] == 0).await;
+    let client = Client::login(&url, ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    let mut socket = client.socket("phone").await;
+    say(&mut socket, &speech::jfk().path).await;
+    until("it records", async || client.conversations().await.len() == 1).await;
+    socket.close().await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(count(&log, "waits for the database"), 2, "{log}");
+    assert_eq!(count(&log, "the database is there"), 1, "{log}");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+    drop(server);
+}
+
+/// A daemon that is not waited for, ended with the test.
+struct Process(std::process::Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    async fn ended(&mut self) -> std::process::ExitStatus {
+        for _ in 0..400 {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the daemon does not stop");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -41,7 +41,12 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>) -> Result<()> {
         Some(path) => tracing::info!("configuration from {}", path.display()),
         None => tracing::info!("no configuration file: defaults and environment"),
     }
-    let app = App::start(config).await?;
+    // It may wait for a database.
+    let app = tokio::select! {
+        app = App::start(config) => app?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
     tracing::info!("state in {}", app.state_dir.display());
     for (what, address) in [(app.scheme, app.address)].iter().chain(&app.sources) {
         let places = first_run::addresses(what, *address);

@@ -15,5 +15,6 @@ mod routes;
 pub mod server;
 pub mod status;
 pub mod tls;
+pub mod waiting;
 
 pub use routes::router;
