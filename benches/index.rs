@@ -1,9 +1,9 @@
 //! The vector index in the daemon's own database against Qdrant, over the same
-//! 100,000 memories of 384 floats in one run; and what Qdrant adds to the memory of
-//! the daemon.
+//! 100,000 memories of 384 floats in one run; and what Qdrant and MongoDB add to the
+//! memory of the daemon.
 //!
 //! `cargo bench --bench index` prints one table. Nothing here passes or fails.
-//! `./dev servers` fetches Qdrant.
+//! `./dev servers` fetches the servers.
 
 #![allow(
     dead_code,
@@ -34,6 +34,7 @@ mod harness;
 mod noise;
 
 use harness::daemon::Daemon;
+use harness::mongod::{self, Mongod};
 use harness::process::{cpu, resident};
 use harness::services::{KEY, Server};
 use harness::speech;
@@ -197,13 +198,22 @@ async fn daemon(keys: &[(&str, &str)]) -> f64 {
 }
 
 async fn what_it_adds() {
-    let server = Server::qdrant();
     let without = daemon(&[]).await;
+    let qdrant = with_qdrant(&[]).await;
+    let mongod = Mongod::start(0, &mongod::directory());
+    let uri = mongod.uri();
+    let both = with_qdrant(&[("STORE__ENGINE", "mongodb"), ("MONGODB_URI", &uri)]).await;
+    row("resident memory of a daemon with SQLite alone, MiB", mib(without));
+    row("what Qdrant adds to that, MiB", mib(qdrant - without));
+    row("what MongoDB and Qdrant add to it, MiB", mib(both - without));
+}
+
+/// As [`daemon`], with a Qdrant of its own.
+async fn with_qdrant(keys: &[(&str, &str)]) -> f64 {
+    let server = Server::qdrant();
     let url = format!("http://{}", server.address());
-    let keys = [("INDEX__ENGINE", "qdrant"), ("QDRANT__URL", &*url), ("QDRANT__API_KEY", KEY)];
-    let with = daemon(&keys).await;
-    row("resident memory of a daemon with sqlite-vec, MiB", mib(without));
-    row("what Qdrant adds to that, MiB", mib(with - without));
+    let qdrant = [("INDEX__ENGINE", "qdrant"), ("QDRANT__URL", &*url), ("QDRANT__API_KEY", KEY)];
+    daemon(&[&qdrant[..], keys].concat()).await
 }
 
 fn main() {
