@@ -5,6 +5,7 @@ mod engines;
 mod graph;
 mod index;
 mod migrate;
+mod original;
 mod services;
 mod store;
 mod waiting;
@@ -60,6 +61,7 @@ use engines::{Engines, watch_models};
 pub use engines::{embedder, speech_engine};
 pub use index::index_outside;
 pub use migrate::{Migrated, migrate};
+pub use original::original;
 pub use services::{bucket, check_services, pull_models};
 use store::Database;
 pub use store::{
@@ -149,6 +151,8 @@ impl App {
         // No earlier process holds anything any more.
         sweep_spool(store.as_ref(), &recordings).await?;
         store.void_leases(false, clock.now()).await?;
+        // Before an administrator is made: one may be among those who come.
+        original::take_over(&config, &database, &recordings, &start.progress, &clock).await?;
         let first_admin = auth::bootstrap_admin(store.as_ref(), &config, &clock).await?;
         let to_set_up = setup::first_login(store.as_ref()).await?.is_some();
 

@@ -26,6 +26,7 @@ mod mongodb;
 mod neo4j;
 mod odd_input;
 mod openapi;
+mod original;
 mod outside;
 mod qdrant;
 mod quality;

@@ -21,6 +21,7 @@ use crate::jobs::Wake;
 use crate::remote::Service;
 use crate::store::Store;
 use crate::store::mongodb::MongoStore;
+use crate::store::mongodb::original::OriginalDatabase;
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::supervisor::Supervisor;
 use crate::upkeep::backup;
@@ -61,6 +62,14 @@ impl Database {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
             Self::Mongo { store, .. } => Arc::new(store.clone()),
+        }
+    }
+
+    /// What the original may have in the same database.
+    pub(super) fn original(&self) -> Option<OriginalDatabase> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Mongo { store, .. } => Some(store.original()),
         }
     }
 

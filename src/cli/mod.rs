@@ -22,6 +22,7 @@ mod doctor;
 mod export;
 mod first_run;
 mod generate;
+mod import;
 mod migrate;
 pub mod models;
 mod reindex;
@@ -81,6 +82,8 @@ enum Command {
     Export(export::Args),
     /// Move everything but the audio to the other database: to MongoDB, or back
     Migrate(migrate::Args),
+    /// Take over what another program has
+    Import(import::Args),
     /// Prove that rows and files agree, and say what is wrong
     Check(check::Args),
     /// Print the configuration in force, secrets hidden
@@ -116,6 +119,7 @@ impl Command {
                 .target(config)
                 .is_some_and(|dir| owner::have_one_owner(&dir, &config.state_dir())),
             Self::Check(args) => args.repairs(),
+            Self::Import(args) => args.writes(),
             // A restore gives what it writes to the owner itself: the backup may be
             // root's alone to read.
             Self::Restore(_)
@@ -179,6 +183,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Check(args) => return block_on(async { Ok(check::run(args, config).await) }),
         Command::Restore(args) => return block_on(restore::run(args, config)),
+        Command::Import(args) => return block_on(import::run(args, config)),
         Command::Run(_) => block_on(run::run(config, file)),
         Command::Backup(args) => block_on(backup::run(args, config)),
         Command::Export(args) => block_on(export::run(args, config)),

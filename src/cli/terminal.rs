@@ -26,6 +26,16 @@ pub(super) fn bar(what: &str, total: u64, unit: &str) -> ProgressBar {
     bar
 }
 
+/// A count of what is called by the bar's prefix, where nobody knows how many there
+/// are.
+pub(super) fn counter() -> ProgressBar {
+    let bar = bar("importing", 0, "");
+    if let Ok(style) = ProgressStyle::with_template("{msg}: {pos} {prefix}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// A number of bytes, to be read: `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::DecimalBytes(bytes).to_string()

@@ -91,6 +91,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Uploaded files.
     pub uploads: Uploads,
+    /// What comes from the original's database.
+    pub import: Import,
     /// How the daemon looks after its parts.
     pub health: Health,
     /// Being found on the local network.
@@ -648,6 +650,17 @@ section!(
         retry_pause: Interval = Interval::from_secs(5),
         /// How often lost work is looked for.
         sweep_interval: Interval = Interval::from_secs(300),
+    }
+);
+
+section!(
+    /// A database of the original Friend-Lite, in which `store.engine = "mongodb"`
+    /// keeps its own collections: the users and conversations there are taken over at
+    /// each start, as far as they are new. It is only read.
+    Import {
+        /// Directory of the original's recordings, which are copied. Empty: those
+        /// conversations have their transcripts alone, until this is set.
+        audio: String = String::new(),
     }
 );
 

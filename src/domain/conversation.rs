@@ -138,6 +138,8 @@ named!(
         Shutdown = "shutdown",
         /// Found open with its source gone.
         Sweep = "sweep",
+        /// It ended before it came here from another database.
+        Imported = "imported",
     }
 );
 

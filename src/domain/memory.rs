@@ -91,6 +91,8 @@ pub struct IndexedMemory {
     pub text: String,
     /// Its embedding, unit length.
     pub vector: Vec<f32>,
+    /// The conversation it was learned from last, where that is known.
+    pub conversation_id: Option<ConversationId>,
     /// When it was first known.
     pub created_at: Timestamp,
     /// When it last changed.

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod job;
 pub mod memory;
 pub mod object;
+pub mod past;
 pub mod transcript;
 pub mod upload;
 pub mod user;

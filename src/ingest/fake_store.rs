@@ -16,15 +16,16 @@ use crate::domain::ids::{ChatId, ConversationId, JobId, MemoryId, UserId, Window
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::object::Object;
+use crate::domain::past::{Arrived, Imported, PastConversation, PastMessage};
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
     Begun, Crop, Details, MemoryVersion, SegmentEdit, Settled, Transcribed, TranscriptVersion,
 };
 use crate::store::{
-    Audio, Chats, Conversations, Deleted, Deletions, Follower, JobCensus, JobEntry, JobQuery, Jobs,
-    KnownTime, Memories, Outbox, Timekeeping, Upkeep, Uploads, UserData, UserUpdate, Users,
-    Versions,
+    Audio, Chats, Conversations, Deleted, Deletions, Follower, Imports, JobCensus, JobEntry,
+    JobQuery, Jobs, KnownTime, Memories, Outbox, Timekeeping, Upkeep, Uploads, UserData,
+    UserUpdate, Users, Versions,
 };
 
 /// A conversation as the store was told of it.
@@ -565,6 +566,28 @@ impl Uploads for FakeStore {
         unreachable!()
     }
     async fn spooled_uploads(&self) -> Result<Vec<String>> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
+impl Imports for FakeStore {
+    async fn imported(&self, _: Imported) -> Result<HashMap<String, String>> {
+        unreachable!()
+    }
+    async fn import_user(&self, _: &User) -> Result<Arrived> {
+        unreachable!()
+    }
+    async fn import_conversation(&self, _: &PastConversation) -> Result<bool> {
+        unreachable!()
+    }
+    async fn import_audio(&self, _: &ConversationId, _: u64, _: &[NewWindow]) -> Result<bool> {
+        unreachable!()
+    }
+    async fn import_memories(&self, _: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>> {
+        unreachable!()
+    }
+    async fn import_chat(&self, _: &Chat, _: &[PastMessage]) -> Result<Vec<String>> {
         unreachable!()
     }
 }

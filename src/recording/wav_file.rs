@@ -21,12 +21,9 @@ pub(super) fn repair(files: &dyn Files, name: &str) -> Result<u64> {
     let wanted = header(samples);
     let mut found = [0; HEADER];
     let present = file.read_at(&mut found, 0).map_err(cannot)?;
-    // Everything but the two sizes is the same in all of our files. A file that
-    // was being made may have less, or zeros where nothing arrived.
-    let ours = |at: usize| (4..8).contains(&at) || (40..44).contains(&at);
-    let foreign = found.iter().zip(&wanted).take(present).enumerate();
+    // A file that was being made may have less, or zeros where nothing arrived.
     let blank = found.iter().all(|byte| *byte == 0);
-    if !blank && foreign.into_iter().any(|(at, (found, wanted))| !ours(at) && found != wanted) {
+    if !blank && !is_header(found.get(..present).unwrap_or_default()) {
         return Err(Error::new(Kind::BadInput, format!("{name} is not a recording made here")));
     }
     let exact = HEADER as u64 + samples * 2;
@@ -37,6 +34,14 @@ pub(super) fn repair(files: &dyn Files, name: &str) -> Result<u64> {
     // Always: a process that was killed may have left bytes that no disk has yet.
     file.sync().map_err(cannot)?;
     Ok(samples)
+}
+
+/// Whether a file that begins with those bytes is one of ours, as far as they go:
+/// all but the two sizes is the same in each.
+pub(super) fn is_header(found: &[u8]) -> bool {
+    let size = |at: usize| (4..8).contains(&at) || (40..44).contains(&at);
+    let pairs = found.iter().zip(header(0)).enumerate();
+    pairs.into_iter().all(|(at, (found, wanted))| size(at) || *found == wanted)
 }
 
 /// Appends the samples of `span` to `out`.

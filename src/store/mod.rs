@@ -21,6 +21,7 @@ use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, User
 use crate::domain::job::{Backlog, Job, JobCounts, JobKind, JobState, Lane, Lease};
 use crate::domain::memory::{IndexedMemory, Learned, Memory, MemoryHistory, MemoryNews};
 use crate::domain::object::Object;
+use crate::domain::past::{Arrived, Imported, PastConversation, PastMessage};
 use crate::domain::upload::{Upload, UploadJob};
 use crate::domain::user::{Device, User};
 use crate::domain::version::{
@@ -47,6 +48,7 @@ pub trait Store:
     + Memories
     + Outbox
     + Uploads
+    + Imports
     + Deletions
     + Audio
     + Timekeeping
@@ -63,6 +65,7 @@ impl<T> Store for T where
         + Memories
         + Outbox
         + Uploads
+        + Imports
         + Deletions
         + Audio
         + Timekeeping
@@ -734,4 +737,36 @@ pub trait Uploads: Send + Sync {
     ) -> Result<()>;
     /// Names of the spooled files that are still needed.
     async fn spooled_uploads(&self) -> Result<Vec<String>>;
+}
+
+/// What comes from another database, with the ids that it has there. Each thing is
+/// noted in the transaction that adds it, and is not added again: what was deleted
+/// here since stays deleted.
+#[async_trait]
+pub trait Imports: Send + Sync {
+    /// What has come of that kind: its ids there, and what each became here.
+    async fn imported(&self, kind: Imported) -> Result<HashMap<String, String>>;
+    /// Adds a user. One of the same id or e-mail address who is there is taken to be
+    /// the same person, and stays as they are.
+    async fn import_user(&self, user: &User) -> Result<Arrived>;
+    /// Adds a conversation that ended there. No jobs are made: [`Conversations::requeue_lost`] finds what waits. False when
+    /// it had come, or is there. `Conflict` when its recording has the name of
+    /// another's, or its user is not there.
+    async fn import_conversation(&self, past: &PastConversation) -> Result<bool>;
+    /// Notes that the recording which the row of a conversation names, of so many
+    /// samples, has come. Where the conversation came without, it has it from now on,
+    /// and without a transcript `windows` wait for one. False when it had come, or the
+    /// conversation is not there.
+    async fn import_audio(
+        &self,
+        id: &ConversationId,
+        samples: u64,
+        windows: &[NewWindow],
+    ) -> Result<bool>;
+    /// Adds memories: those that are new. Those of users that are not there are left
+    /// out. `Conflict` for a vector of another width.
+    async fn import_memories(&self, found: &[(MemoryId, IndexedMemory)]) -> Result<Vec<MemoryId>>;
+    /// Adds a talk and those of its messages that have not come, in order; which
+    /// those are. `Conflict` when its user is not there.
+    async fn import_chat(&self, chat: &Chat, messages: &[PastMessage]) -> Result<Vec<String>>;
 }

@@ -55,12 +55,14 @@ named!(
         Deletions = "deletions",
         /// Recordings in the bucket.
         Objects = "objects",
+        /// What has come from another database.
+        Imported = "imported things",
     }
 );
 
 impl RowKind {
     /// All of them: what a row speaks of comes before it.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Users,
         Self::Devices,
         Self::Settings,
@@ -79,6 +81,7 @@ impl RowKind {
         Self::Uploads,
         Self::Deletions,
         Self::Objects,
+        Self::Imported,
     ];
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use qdrant_client::Payload;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::point_id::PointIdOptions;
@@ -23,14 +24,18 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
+use super::found;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::config;
 use crate::domain::ids::{MemoryId, UserId};
+use crate::domain::past::{PastMemory, Unreadable};
 use crate::remote::Fault;
 use crate::remote::authorities::{Authorities, distrust, is_distrust};
 
 /// The largest answer: a page of points with wide vectors.
 const MAX_ANSWER: usize = 32 << 20;
+/// Points that are read at once where all are.
+const READ_AT_ONCE: u32 = 256;
 /// Whose memory a point is, in mem0's payload and in ours.
 pub(super) const USER: &str = "user_id";
 /// Which store has put a point there.
@@ -223,6 +228,35 @@ impl Client {
         Ok((found.result, found.next_page_offset))
     }
 
+    /// What the points say of memories, whoever has put them there, as the pages
+    /// come.
+    pub fn memories(&self) -> BoxStream<'static, Result<Result<PastMemory, Unreadable>>> {
+        let pages = stream::try_unfold(
+            (self.clone(), Some(None)),
+            |(client, from): (Self, Option<Option<PointId>>)| async move {
+                let Some(from) = from else { return Ok::<_, Error>(None) };
+                let (points, next) = client.any_page(from).await.map_err(Fault::into_error)?;
+                let found = points.into_iter().map(|point| Ok::<_, Error>(found::past(point)));
+                Ok(Some((stream::iter(found), (client, next.map(Some)))))
+            },
+        );
+        pages.try_flatten().boxed()
+    }
+
+    /// Points without their vectors, from the one at `from` on.
+    async fn any_page(&self, from: Option<PointId>) -> Result<Page, Fault> {
+        let mut message = ScrollPointsBuilder::new(&self.collection)
+            .limit(READ_AT_ONCE)
+            .with_payload(true)
+            .with_vectors(false);
+        if let Some(from) = from {
+            message = message.offset(from);
+        }
+        let mut server = self.points();
+        let found = self.ask(message.build(), |request| server.scroll(request)).await?;
+        Ok((found.result, found.next_page_offset))
+    }
+
     /// How many points there are that are not of the store `store`.
     pub(super) async fn strangers(&self, store: &str) -> Result<u64, Fault> {
         let others = Filter::must_not([Condition::matches(STORE, store.to_owned())]);
@@ -272,6 +306,15 @@ pub(super) fn memory(id: PointId) -> Option<MemoryId> {
     match id.point_id_options? {
         PointIdOptions::Uuid(id) => Some(MemoryId::from_text(id)),
         PointIdOptions::Num(_) => None,
+    }
+}
+
+/// The id of a point as a text.
+pub(super) fn name(id: &PointId) -> String {
+    match &id.point_id_options {
+        Some(PointIdOptions::Uuid(id)) => id.clone(),
+        Some(PointIdOptions::Num(id)) => id.to_string(),
+        None => String::new(),
     }
 }
 

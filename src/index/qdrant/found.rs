@@ -9,8 +9,9 @@ use qdrant_client::qdrant::{RetrievedPoint, Value, VectorsOutput};
 
 use super::client::{self, USER};
 use crate::base::clock::Timestamp;
-use crate::domain::ids::{MemoryId, UserId};
+use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::memory::IndexedMemory;
+use crate::domain::past::{PastMemory, Unreadable, time_of_number, time_of_text};
 
 pub(super) const TEXT: &str = "data";
 pub(super) const CREATED: &str = "created_at";
@@ -18,19 +19,48 @@ pub(super) const UPDATED: &str = "updated_at";
 
 /// The memory in a point, if there is one: mem0 keeps points without a text too.
 pub(super) fn memory(point: RetrievedPoint) -> Option<(MemoryId, IndexedMemory)> {
-    let id = client::memory(point.id?)?;
+    let vector = vector(point.vectors.clone()?)?;
+    let past = past(point).ok()?;
+    let created_at = past.created_at.unwrap_or(Timestamp::from_millis(0));
+    let memory = IndexedMemory {
+        user_id: UserId::from_text(past.user),
+        text: past.text,
+        vector,
+        conversation_id: past.conversation_id,
+        created_at,
+        updated_at: past.updated_at.unwrap_or(created_at),
+    };
+    Some((past.id, memory))
+}
+
+/// What a point says of a memory, or why it says nothing.
+pub(super) fn past(point: RetrievedPoint) -> Result<PastMemory, Unreadable> {
+    let id = point.id.map(|id| (client::name(&id), client::memory(id)));
+    let (name, id) = id.unwrap_or_default();
+    let unreadable = |why: &str| Unreadable { id: name.clone(), why: why.to_owned() };
+    let id = id.ok_or_else(|| unreadable("its id is not a UUID"))?;
     let payload = point.payload;
-    let text = [TEXT, "content"].iter().find_map(|key| words(payload.get(*key)?))?;
-    let inner = || match payload.get("metadata")?.kind.as_ref()? {
-        Plain::StructValue(inner) => words(inner.fields.get(USER)?),
+    let text = [TEXT, "content", "memory"].iter().find_map(|key| words(payload.get(*key)?));
+    let text = text.ok_or_else(|| unreadable("it has no text"))?;
+    let inner = match payload.get("metadata").and_then(|value| value.kind.as_ref()) {
+        Some(Plain::StructValue(inner)) => Some(&inner.fields),
         _ => None,
     };
-    let user = payload.get(USER).and_then(words).or_else(inner)?;
-    let created_at = payload.get(CREATED).and_then(time).unwrap_or(Timestamp::from_millis(0));
-    let updated_at = payload.get(UPDATED).and_then(time).unwrap_or(created_at);
-    let vector = vector(point.vectors?)?;
-    let user_id = UserId::from_text(user);
-    Some((id, IndexedMemory { user_id, text, vector, created_at, updated_at }))
+    let of = |key: &str| payload.get(key).or_else(|| inner?.get(key));
+    let user = of(USER).and_then(words).ok_or_else(|| unreadable("it does not say whose it is"))?;
+    let origin = ["audio_uuid", "conversation_id", "source_id"].iter();
+    let created_at = of(CREATED).and_then(time);
+    Ok(PastMemory {
+        id,
+        user,
+        text,
+        conversation_id: origin
+            .filter_map(|key| words(of(key)?))
+            .map(ConversationId::from_text)
+            .next(),
+        created_at: created_at.or_else(|| of("timestamp").and_then(time)),
+        updated_at: of(UPDATED).and_then(time),
+    })
 }
 
 fn words(value: &Value) -> Option<String> {
@@ -41,17 +71,10 @@ fn words(value: &Value) -> Option<String> {
 }
 
 fn time(value: &Value) -> Option<Timestamp> {
-    let seconds = |seconds: f64| Timestamp::from_millis((seconds * 1000.0) as i64);
     match value.kind.as_ref()? {
-        Plain::IntegerValue(whole) => Some(seconds(*whole as f64)),
-        Plain::DoubleValue(value) => Some(seconds(*value)),
-        Plain::StringValue(text) => match text.parse() {
-            Ok(value) => Some(seconds(value)),
-            Err(_) => {
-                let time: jiff::Timestamp = text.parse().ok()?;
-                Some(Timestamp::from_millis(time.as_millisecond()))
-            }
-        },
+        Plain::IntegerValue(whole) => Some(time_of_number(*whole as f64)),
+        Plain::DoubleValue(value) => Some(time_of_number(*value)),
+        Plain::StringValue(text) => time_of_text(text),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@ use crate::domain::ids::{ChatId, ClientId, ConversationId, JobId, MemoryId, User
 use crate::domain::job::{Job, JobKind, JobState, Lane, Payload};
 use crate::domain::memory::{Memory, MemoryEvent, MemoryHistory};
 use crate::domain::object::Object;
+use crate::domain::past::Imported;
 use crate::domain::transcript::Segment;
 use crate::domain::user::{Device, User};
 
@@ -358,6 +359,24 @@ impl From<MessageRow> for ChatMessage {
             memories: row.memories,
             at: row.at,
         }
+    }
+}
+
+/// What has come from another database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ImportedRow {
+    #[serde(rename = "_id")]
+    pub(super) key: String,
+    pub(super) kind: Imported,
+    /// Its id there.
+    pub(super) id: String,
+    /// What it became here.
+    pub(super) became: String,
+}
+
+impl ImportedRow {
+    pub(super) fn key(kind: Imported, id: &str) -> String {
+        format!("{}:{id}", kind.as_str())
     }
 }
 

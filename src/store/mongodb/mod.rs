@@ -13,7 +13,7 @@
 //!
 //! Every collection of ours begins with `fl_`: those of the original Friend-Lite
 //! (`users`, `audio_chunks`, `conversations` and others) can be in the same
-//! database, and are neither read nor written.
+//! database, and are never written ([`original`]).
 //!
 //! While the server is away its breaker fails every call at once, with
 //! [`Kind::Away`](crate::base::error::Kind::Away), and has told the log.
@@ -63,10 +63,12 @@ mod conversations;
 mod deletions;
 mod documents;
 mod error;
+mod imports;
 mod jobs;
 mod lost;
 mod memories;
 mod nodes;
+pub mod original;
 mod outbox;
 mod queue;
 mod record;
@@ -92,6 +94,7 @@ use std::sync::atomic::AtomicBool;
 
 use mongodb::{Client, Database};
 
+use self::original::OriginalDatabase;
 use self::tx::Tx;
 use crate::base::error::{Error, Kind, Result};
 use crate::config;
@@ -137,6 +140,11 @@ impl MongoStore {
         let (node, run) = (node.to_owned(), uuid::Uuid::new_v4().simple().to_string());
         let beaten = AtomicBool::new(false);
         Ok(Self { inner: Arc::new(Inner { client, database, node, run, beaten, service }) })
+    }
+
+    /// What the original has in the same database.
+    pub fn original(&self) -> OriginalDatabase {
+        OriginalDatabase::beside(&self.inner.database)
     }
 
     /// What this daemon is called among those that share the database.

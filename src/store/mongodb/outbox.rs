@@ -9,6 +9,8 @@ use mongodb::bson::doc;
 use super::MongoStore;
 use super::changes::{self, change, find, show, take_numbers};
 use super::documents::{MEMORIES_META, MemoryListed, MemoryRow, News};
+use super::queue::find_record;
+use super::record::Record;
 use super::schema::{LISTED, MEMORIES, META, NEWS, USERS};
 use super::tx::Tx;
 use crate::base::error::Result;
@@ -124,10 +126,25 @@ pub(super) async fn note_all<'a>(
 
 /// Adds a memory that the index has already; false when its user is not known.
 async fn adopt(tx: &mut Tx, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
+    let added = insert(tx, id, memory).await?;
+    if added {
+        let known = doc! { "follower": Follower::Index.as_str(), "memory_id": id.as_str() };
+        tx.remove(NEWS, known).await?;
+    }
+    Ok(added)
+}
+
+/// Adds a memory that others have made; false when its user is not known. It is of
+/// the conversation that it names where its user has that.
+pub(super) async fn insert(tx: &mut Tx, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
     let user = doc! { "_id": memory.user_id.as_str() };
     if tx.change(USERS, user, doc! { "$inc": { "holds": 1_i64 } }).await? == 0 {
         return Ok(false);
     }
+    let origin = match &memory.conversation_id {
+        Some(id) => find_record(tx, id).await?.filter(|of| of.user_id == memory.user_id),
+        None => None,
+    };
     let change = change(tx).await?;
     let row = MemoryRow {
         listed: MemoryListed {
@@ -135,9 +152,9 @@ async fn adopt(tx: &mut Tx, id: &MemoryId, memory: &IndexedMemory) -> Result<boo
             seq: change.number,
             user_id: memory.user_id.clone(),
             text: memory.text.clone(),
-            conversation_id: None,
-            version: 1,
-            client_id: None,
+            version: origin.as_ref().and_then(Record::active_set).map_or(1, i64::from),
+            client_id: origin.as_ref().map(|origin| origin.client_id.clone()),
+            conversation_id: origin.map(|origin| origin.id),
             prompt_version: String::new(),
             created_at: memory.created_at,
             updated_at: memory.updated_at,
@@ -145,8 +162,6 @@ async fn adopt(tx: &mut Tx, id: &MemoryId, memory: &IndexedMemory) -> Result<boo
         vector: change.vector(&memory.vector)?,
     };
     show(tx, &change, row, memory.updated_at).await?;
-    let known = doc! { "follower": Follower::Index.as_str(), "memory_id": id.as_str() };
-    tx.remove(NEWS, known).await?;
     Ok(true)
 }
 
@@ -155,6 +170,7 @@ fn indexed(row: MemoryRow) -> IndexedMemory {
         user_id: row.listed.user_id,
         text: row.listed.text,
         vector: from_blob(&row.vector.bytes),
+        conversation_id: row.listed.conversation_id,
         created_at: row.listed.created_at,
         updated_at: row.listed.updated_at,
     }

@@ -43,6 +43,7 @@ pub(super) const SHELF: Of<Shelved> = Of::new("fl_shelved_memories");
 pub(super) const CHATS: Of<ChatRow> = Of::new("fl_chats");
 pub(super) const MESSAGES: Of<MessageRow> = Of::new("fl_chat_messages");
 pub(super) const UPLOADS: Of<UploadRow> = Of::new("fl_uploads");
+pub(super) const IMPORTED: Of<ImportedRow> = Of::new("fl_imported");
 pub(super) const DELETIONS: Of<DeletionRow> = Of::new("fl_deletions");
 pub(super) const OBJECTS: Of<ObjectRow> = Of::new("fl_objects");
 
@@ -146,6 +147,7 @@ fn collections() -> Vec<(&'static str, Vec<IndexModel>)> {
                 index(doc! { "files.spooled": 1 }),
             ],
         ),
+        (IMPORTED.name, vec![index(doc! { "kind": 1 })]),
         (DELETIONS.name, vec![index(doc! { "node": 1 })]),
         (OBJECTS.name, vec![]),
     ]

@@ -75,6 +75,7 @@ impl Transfer for MongoStore {
                 RowKind::Uploads => page.read(tx, UPLOADS, as_it_is).await,
                 RowKind::Deletions => page.read(tx, DELETIONS, without_own).await,
                 RowKind::Objects => page.read(tx, OBJECTS, as_it_is).await,
+                RowKind::Imported => page.read(tx, IMPORTED, as_it_is).await,
                 // Few, and in one document.
                 RowKind::Embedding | RowKind::Followers if after.is_some() => Ok(Vec::new()),
                 RowKind::Embedding => Ok(embedding(&changes::meta(tx).await?)),
@@ -126,6 +127,7 @@ impl Transfer for MongoStore {
                     .await
                 }
                 RowKind::Objects => add(tx, OBJECTS, rows, Ok).await,
+                RowKind::Imported => add(tx, IMPORTED, rows, Ok).await,
             }
         })
         .await
@@ -204,6 +206,7 @@ fn collection(of: RowKind) -> &'static str {
         RowKind::Uploads => UPLOADS.name,
         RowKind::Deletions => DELETIONS.name,
         RowKind::Objects => OBJECTS.name,
+        RowKind::Imported => IMPORTED.name,
     }
 }
 

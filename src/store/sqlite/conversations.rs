@@ -258,6 +258,18 @@ pub(super) fn clear_error(tx: &Connection, id: &ConversationId) -> Result<()> {
 
 /// Adds the row of `new`, with the version its transcript will be.
 pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result<()> {
+    insert_row(tx, new)?;
+    rows::run(
+        tx,
+        "insert into transcript_versions (conversation_id, version, active, state, created_at)
+         values (?1, 1, 1, ?2, ?3)",
+        params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
+    )?;
+    Ok(())
+}
+
+/// Adds the row of `new` alone.
+pub(super) fn insert_row(tx: &Connection, new: &Conversation) -> Result<()> {
     rows::run(
         tx,
         "insert into conversations (id, user_id, client_id, audio_path, started_at, ended_at,
@@ -280,12 +292,6 @@ pub(super) fn insert_conversation(tx: &Connection, new: &Conversation) -> Result
             new.audio_deleted_at.map(Timestamp::millis),
             new.time_estimated,
         ],
-    )?;
-    rows::run(
-        tx,
-        "insert into transcript_versions (conversation_id, version, active, state, created_at)
-         values (?1, 1, 1, ?2, ?3)",
-        params![new.id.as_str(), new.transcription.as_str(), new.started_at.millis()],
     )?;
     Ok(())
 }

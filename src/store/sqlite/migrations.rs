@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0009.sql"),
     include_str!("migrations/0010.sql"),
     include_str!("migrations/0011.sql"),
+    include_str!("migrations/0012.sql"),
 ];
 
 /// Whether the schema is older than this program. `Conflict` when it is newer.

@@ -12,6 +12,7 @@ mod deletions;
 mod error;
 mod file;
 pub(crate) mod graph;
+mod imports;
 mod job_list;
 mod jobs;
 mod memories;

@@ -8,7 +8,7 @@ use super::memories::Row;
 use super::{SqliteStore, rows, sql_limit, vectors};
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
-use crate::domain::ids::{MemoryId, UserId};
+use crate::domain::ids::{ConversationId, MemoryId, UserId};
 use crate::domain::memory::{IndexedMemory, MemoryNews};
 use crate::store::{Follower, Outbox};
 
@@ -42,8 +42,8 @@ impl Outbox for SqliteStore {
 
     async fn memory_news(&self, follower: Follower, limit: usize) -> Result<Vec<MemoryNews>> {
         self.read(move |db| {
-            let sql = "select n.number, n.memory_id, m.user_id, m.text, m.created_at,
-                              m.updated_at, m.embedding
+            let sql = "select n.number, n.memory_id, m.user_id, m.text, m.conversation_id,
+                              m.created_at, m.updated_at, m.embedding
                        from memory_news n left join memories m on m.id = n.memory_id
                        where n.follower = ?1 order by n.number limit ?2";
             rows::all(db, sql, params![follower.as_str(), sql_limit(limit)], news)
@@ -91,11 +91,26 @@ pub(super) fn unfollow(copy: &Connection) -> Result<()> {
 
 /// Adds a memory that the index has already; false when its user is not known.
 fn adopt(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
+    let added = insert(tx, id, memory)?;
+    if added {
+        let sql = "delete from memory_news where follower = ?1 and memory_id = ?2";
+        rows::run(tx, sql, [Follower::Index.as_str(), id.as_str()])?;
+    }
+    Ok(added)
+}
+
+/// Adds a memory that others have made; false when its user is not known. It is of
+/// the conversation that it names where its user has that.
+pub(super) fn insert(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool> {
     let added = rows::run(
         tx,
-        "insert into memories (id, user_id, text, prompt_version, created_at, updated_at,
-                               embedding, version)
-         select ?1, id, ?3, '', ?4, ?5, ?6, 1 from users where id = ?2",
+        "insert into memories (id, user_id, text, conversation_id, client_id, prompt_version,
+                               created_at, updated_at, embedding, version)
+         select ?1, u.id, ?3, c.id, c.client_id, '', ?4, ?5, ?6,
+                coalesce((select version from memory_versions
+                          where conversation_id = c.id and active), 1)
+         from users u left join conversations c on c.id = ?7 and c.user_id = u.id
+         where u.id = ?2",
         params![
             id.as_str(),
             memory.user_id.as_str(),
@@ -103,14 +118,13 @@ fn adopt(tx: &Connection, id: &MemoryId, memory: &IndexedMemory) -> Result<bool>
             memory.created_at.millis(),
             memory.updated_at.millis(),
             vectors::to_blob(&memory.vector),
+            memory.conversation_id.as_ref().map(ConversationId::as_str),
         ],
     )?;
     if added > 0
         && let Some(row) = Row::find(tx, id)?
     {
         row.show(tx, id, memory.updated_at)?;
-        let sql = "delete from memory_news where follower = ?1 and memory_id = ?2";
-        rows::run(tx, sql, [Follower::Index.as_str(), id.as_str()])?;
     }
     Ok(added > 0)
 }
@@ -127,6 +141,9 @@ fn news(row: &rusqlite::Row<'_>) -> rusqlite::Result<MemoryNews> {
             user_id: UserId::from_text(user),
             text: row.get("text")?,
             vector: vectors::from_blob(&row.get::<_, Vec<u8>>("embedding")?),
+            conversation_id: row
+                .get::<_, Option<String>>("conversation_id")?
+                .map(ConversationId::from_text),
             created_at: Timestamp::from_millis(row.get("created_at")?),
             updated_at: Timestamp::from_millis(row.get("updated_at")?),
         })

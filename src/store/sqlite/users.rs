@@ -15,28 +15,11 @@ impl Users for SqliteStore {
     async fn add_user(&self, user: &User) -> Result<()> {
         let user = user.clone();
         self.write(move |tx| {
-            let email = user.email.to_lowercase();
-            if rows::first(tx, USER_BY_EMAIL, [&email], rows::user)?.is_some() {
+            if by_email(tx, &user.email)?.is_some() {
+                let email = user.email.to_lowercase();
                 return Err(Error::new(Kind::Conflict, format!("{email} is taken")));
             }
-            rows::run(
-                tx,
-                "insert into users (id, email, password_hash, display_name, is_active,
-                                    is_superuser, is_verified, token_epoch, created_at)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                params![
-                    user.id.as_str(),
-                    email,
-                    user.password_hash,
-                    user.display_name,
-                    user.is_active,
-                    user.is_superuser,
-                    user.is_verified,
-                    user.token_epoch,
-                    user.created_at.millis(),
-                ],
-            )?;
-            Ok(())
+            insert(tx, &user)
         })
         .await
     }
@@ -50,8 +33,8 @@ impl Users for SqliteStore {
     }
 
     async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
-        let email = email.to_lowercase();
-        self.read(move |db| rows::first(db, USER_BY_EMAIL, [email], rows::user)).await
+        let email = email.to_owned();
+        self.read(move |db| by_email(db, &email)).await
     }
 
     async fn bearer(&self, id: &UserId, token: &str) -> Result<Option<User>> {
@@ -255,6 +238,33 @@ impl Users for SqliteStore {
         let (actor, action, subject) = (actor.cloned(), action.to_owned(), subject.to_owned());
         self.write(move |tx| audit(tx, at, actor.as_ref(), &action, &subject)).await
     }
+}
+
+/// The user of that e-mail address, in any case.
+pub(super) fn by_email(db: &Connection, email: &str) -> Result<Option<User>> {
+    rows::first(db, USER_BY_EMAIL, [email.to_lowercase()], rows::user)
+}
+
+/// Adds the row of a user.
+pub(super) fn insert(tx: &Connection, user: &User) -> Result<()> {
+    rows::run(
+        tx,
+        "insert into users (id, email, password_hash, display_name, is_active,
+                            is_superuser, is_verified, token_epoch, created_at)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            user.id.as_str(),
+            user.email.to_lowercase(),
+            user.password_hash,
+            user.display_name,
+            user.is_active,
+            user.is_superuser,
+            user.is_verified,
+            user.token_epoch,
+            user.created_at.millis(),
+        ],
+    )?;
+    Ok(())
 }
 
 /// Writes an audit row.

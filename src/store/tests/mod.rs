@@ -5,6 +5,7 @@
 pub(super) mod audio;
 pub(super) mod conversations;
 pub(super) mod deletions;
+pub(super) mod imports;
 pub(super) mod jobs;
 pub(super) mod memories;
 pub(super) mod model;
@@ -48,6 +49,14 @@ macro_rules! every_test {
                 audio_goes_only_once_it_is_transcribed
                 a_recording_that_is_to_go_is_never_adopted
                 somebody_who_may_not_log_in_begins_no_conversation
+            }
+            imports {
+                a_user_who_comes_is_new_or_somebody_known
+                a_past_conversation_comes_whole_and_once
+                what_a_past_conversation_waits_for_is_done_here
+                a_recording_that_was_left_comes_later
+                memories_come_once_and_know_their_conversation
+                a_chat_comes_once_and_grows
             }
             jobs {
                 lanes_go_before_age

@@ -37,6 +37,7 @@ pub(super) fn statements(of: RowKind) -> Statements {
         RowKind::Uploads => ("upload_jobs", UPLOADS, &[ADD_UPLOAD_JOBS, ADD_UPLOADS]),
         RowKind::Deletions => ("deletions", DELETIONS, &[ADD_DELETIONS]),
         RowKind::Objects => ("objects", OBJECTS, &[ADD_OBJECTS]),
+        RowKind::Imported => ("imported", IMPORTED, &[ADD_IMPORTED]),
     };
     Statements { table, read, add }
 }
@@ -336,3 +337,11 @@ const ADD_OBJECTS: &str = "
 insert into objects (name, bytes, sha256, verified_at)
 select value ->> '_id', value ->> 'bytes', value ->> 'sha256', value ->> 'verified_at'
 from json_each(?1)";
+
+const IMPORTED: &str = "
+select json_object('_id', kind || ':' || id, 'kind', kind, 'id', id, 'became', became) as row
+from imported where kind || ':' || id > coalesce(?1, '') order by kind || ':' || id limit ?2";
+
+const ADD_IMPORTED: &str = "
+insert into imported (kind, id, became)
+select value ->> 'kind', value ->> 'id', value ->> 'became' from json_each(?1)";
