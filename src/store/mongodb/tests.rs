@@ -186,6 +186,8 @@ const EVERYTHING: &str = r#"
         ('j1', 1, 'b.mp3', 20, '', null, 'failed', null, 1, null, 'note', 'error', 1, 2);
     insert into deletions values ('old.wav', 5);
     insert into objects values ('a.wav', 10, 'ff', 6), ('b.wav', 0, '', null);
+    insert into imported values ('conversation', 'k1', 'k1'), ('user', 'u0', 'u1'),
+                                ('audio', 'k1', 'k1');
 "#;
 
 async fn filled() -> SqliteFixture {
