@@ -168,7 +168,7 @@ impl App {
         );
         let (index, index_service) =
             index::open(&config, &database, engines.embedder.name(), &clock).await?;
-        database.keep_alive(&wake, &clock, &supervisor);
+        database.keep_alive(&config, &ingest, &wake, &clock, &supervisor);
         let sweep = Sweep::new(
             store.clone(),
             recordings.clone(),

@@ -10,25 +10,32 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::Clock;
 use crate::base::error::{Kind, Result};
 use crate::config::Config;
+use crate::domain::client::ClientView;
 use crate::domain::finding::Finding;
+use crate::domain::ids::{ClientId, ConversationId};
 use crate::graph::Graph;
 use crate::graph::empty::EmptyGraph;
 use crate::graph::sqlite::SqliteGraph;
 use crate::index::Index;
 use crate::index::mongodb::MongoScanIndex;
 use crate::index::sqlite_vec::SqliteVecIndex;
+use crate::ingest::Ingest;
 use crate::jobs::Wake;
+use crate::pipeline::reconcile::LiveConversations;
 use crate::remote::Service;
 use crate::store::Store;
-use crate::store::mongodb::MongoStore;
 use crate::store::mongodb::original::OriginalDatabase;
+use crate::store::mongodb::{Beat, MongoStore};
 use crate::store::sqlite::{Access, SqliteStore};
 use crate::supervisor::Supervisor;
 use crate::upkeep::backup;
 
-/// How often a node that shares the database writes down that it lives: a few
-/// times before it counts as dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A node that shares the database writes down that it lives so many times before it
+/// would count as dead.
+const BEATS: u32 = 4;
+/// How often it is looked, at most, whether there is something to tell the others, and
+/// whether they ask for something.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The database that a daemon has opened.
 pub(super) enum Database {
@@ -54,7 +61,8 @@ impl Database {
         let service = mongodb_service(config, clock);
         let store = open_mongodb(config, service.clone()).await?;
         store.check_whole().await?;
-        store.heartbeat(clock.now()).await?;
+        let (silence, url) = (config.store.node_silence.get(), config.store.node_url.as_str());
+        store.heartbeat(Beat { silence, url, clients: &[] }, clock.now()).await?;
         Ok(Self::Mongo { store, service, _held: held })
     }
 
@@ -96,40 +104,103 @@ impl Database {
         }
     }
 
-    /// Has it known that this node lives, where others share the database.
-    pub(super) fn keep_alive(&self, wake: &Wake, clock: &Clock, supervisor: &Supervisor) {
+    /// Has the other nodes know that this one lives and who is connected to it, where
+    /// others share the database, and does what they ask for.
+    pub(super) fn keep_alive(
+        &self,
+        config: &Config,
+        ingest: &Arc<Ingest>,
+        wake: &Wake,
+        clock: &Clock,
+        supervisor: &Supervisor,
+    ) {
         let Self::Mongo { store, .. } = self else { return };
-        let (store, wake, clock) = (store.clone(), wake.clone(), clock.clone());
+        let node = Node {
+            store: store.clone(),
+            ingest: ingest.clone(),
+            silence: config.store.node_silence.get(),
+            url: config.store.node_url.clone(),
+            wake: wake.clone(),
+            clock: clock.clone(),
+            supervisor: supervisor.clone(),
+        };
         supervisor.service("node", move |stop| {
-            let (store, wake, clock) = (store.clone(), wake.clone(), clock.clone());
-            async move { beat(&store, &wake, &clock, &stop).await }
+            let node = node.clone();
+            async move { node.run(stop).await }
         });
     }
 }
 
-async fn beat(
-    store: &MongoStore,
-    wake: &Wake,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<()> {
-    while !stop.is_cancelled() {
-        match store.heartbeat(clock.now()).await {
-            Ok(0) => {}
+/// This daemon among those that share the database.
+#[derive(Clone)]
+struct Node {
+    store: MongoStore,
+    ingest: Arc<Ingest>,
+    silence: Duration,
+    url: String,
+    wake: Wake,
+    clock: Clock,
+    supervisor: Supervisor,
+}
+
+impl Node {
+    async fn run(&self, stop: CancellationToken) -> Result<()> {
+        let every = self.silence / BEATS;
+        let mut told: Option<(Duration, Vec<Seen>)> = None;
+        while !stop.is_cancelled() {
+            let clients = self.ingest.clients().list(None);
+            let (now, seen) = (self.clock.monotonic(), clients.iter().map(seen).collect());
+            let is_known =
+                told.as_ref().is_some_and(|(at, told)| *told == seen && now - *at < every);
+            if !is_known && self.beat(&clients).await? {
+                told = Some((now, seen));
+            }
+            self.close_what_is_asked().await?;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(LOOK.min(every)) => {}
+            }
+        }
+        // Nobody is connected any more in a moment.
+        self.beat(&[]).await.map(drop)
+    }
+
+    /// Whether the others know now.
+    async fn beat(&self, clients: &[ClientView]) -> Result<bool> {
+        let beat = Beat { silence: self.silence, url: &self.url, clients };
+        match self.store.heartbeat(beat, self.clock.now()).await {
+            Ok(0) => Ok(true),
             Ok(jobs) => {
                 tracing::warn!(jobs, "took over what a node held that is not heard of any more");
-                wake.wake();
+                self.wake.wake();
+                Ok(true)
             }
             // Its breaker has told.
-            Err(error) if error.kind() == Kind::Away => {}
-            Err(error) => return Err(error),
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(HEARTBEAT) => {}
+            Err(error) if error.kind() == Kind::Away => Ok(false),
+            Err(error) => Err(error),
         }
     }
-    Ok(())
+
+    async fn close_what_is_asked(&self) -> Result<()> {
+        let asked = match self.store.asked_to_close().await {
+            Err(error) if error.kind() == Kind::Away => return Ok(()),
+            asked => asked?,
+        };
+        for id in asked {
+            let ingest = self.ingest.clone();
+            // It takes a while, and must not keep this node from being heard of.
+            self.supervisor.once(async move { ingest.close(&id).await });
+        }
+        Ok(())
+    }
+}
+
+/// What the others are told at once when it changes.
+type Seen = (ClientId, bool, Option<ConversationId>);
+
+fn seen(client: &ClientView) -> Seen {
+    let current = client.conversation.as_ref().map(|current| current.id.clone());
+    (client.client_id.clone(), client.connected, current)
 }
 
 pub(super) fn mongodb_service(config: &Config, clock: &Clock) -> Arc<Service> {

@@ -476,6 +476,13 @@ section!(
         /// What this daemon is called among those that share a MongoDB: each needs a
         /// name of its own, and keeps it. Empty: the machine's name.
         node: String = String::new(),
+        /// A daemon that the others have not heard of for so long counts as dead: what
+        /// it was doing is done by them. The same for all.
+        node_silence: Interval = Interval::from_secs(60),
+        /// Where the others reach this one, such as `http://friend-lite-1:8000`. A device
+        /// that comes back to another one than has its conversation is passed on to
+        /// there. Empty: it begins a new one.
+        node_url: String = String::new(),
     }
 );
 

@@ -280,6 +280,7 @@ impl Config {
             ("openai.embed_url", &self.openai.embed_url),
             ("openai.speech_url", &self.openai.speech_url),
             ("s3.endpoint", &self.s3.endpoint),
+            ("store.node_url", &self.store.node_url),
         ] {
             require(url.is_empty() || is_base_url(url), key, || bad_url(url))?;
         }

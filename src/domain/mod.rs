@@ -1,6 +1,7 @@
 //! The things the daemon speaks of, as plain data: no I/O, no clock.
 
 pub mod chat;
+pub mod client;
 pub mod conversation;
 pub mod coverage;
 pub mod finding;

@@ -10,6 +10,7 @@ pub mod local;
 pub mod multipart;
 mod openapi;
 pub mod params;
+mod relay;
 mod request_id;
 mod routes;
 pub mod server;

@@ -198,7 +198,7 @@ pub async fn status(api: &Api) -> Status {
 fn streams(api: &Api, users: &[User]) -> Vec<StreamView> {
     let now = api.clock.now();
     let email = |id| users.iter().find(|user| user.id == id).map(|user| user.email.clone());
-    let view = |client: crate::ingest::clients::ClientView| StreamView {
+    let view = |client: crate::domain::client::ClientView| StreamView {
         client_id: client.client_id.as_str().into(),
         user: email(client.user_id),
         connected: client.connected,

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::session::Session;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
+use crate::domain::client::{ClientView, CurrentConversation};
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 
 /// Time a device that connects again waits for its own earlier connection to be
@@ -20,38 +21,6 @@ const RESUME_TIMEOUT: Duration = Duration::from_secs(4);
 /// them to come back. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Clients(Arc<Mutex<HashMap<ClientId, Arc<Client>>>>);
-
-/// One device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientView {
-    /// Its id, unique among those connected.
-    pub client_id: ClientId,
-    /// Whose it is.
-    pub user_id: UserId,
-    /// The name it gave.
-    pub device_name: Option<String>,
-    /// False while its conversation waits for it to come back.
-    pub connected: bool,
-    /// When it connected.
-    pub connected_at: Timestamp,
-    /// When audio last came.
-    pub last_audio_at: Option<Timestamp>,
-    /// The conversation it is recording.
-    pub conversation: Option<CurrentConversation>,
-    /// Conversations since it connected, the current one included.
-    pub conversation_count: u32,
-}
-
-/// A conversation that is being recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CurrentConversation {
-    /// Which.
-    pub id: ConversationId,
-    /// When its first sample was heard.
-    pub started_at: Timestamp,
-    /// Windows cut from it so far.
-    pub windows: u32,
-}
 
 /// What a session is asked to do.
 pub(super) enum Command {
@@ -85,13 +54,18 @@ pub(super) struct Client {
     commands: mpsc::Sender<Command>,
 }
 
+/// Sorts devices by when they connected.
+pub(super) fn in_order(views: &mut [ClientView]) {
+    views.sort_by(|a, b| (a.connected_at, &a.client_id).cmp(&(b.connected_at, &b.client_id)));
+}
+
 impl Clients {
     /// All devices, or those of `user`, in order of connection.
     pub fn list(&self, user: Option<&UserId>) -> Vec<ClientView> {
         let clients = self.lock();
         let wanted = |client: &&Arc<Client>| user.is_none_or(|user| client.user_id == *user);
         let mut views: Vec<_> = clients.values().filter(wanted).map(|c| c.view()).collect();
-        views.sort_by(|a, b| (a.connected_at, &a.client_id).cmp(&(b.connected_at, &b.client_id)));
+        in_order(&mut views);
         views
     }
 

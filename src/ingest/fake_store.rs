@@ -24,7 +24,7 @@ use crate::domain::version::{
 };
 use crate::store::{
     Audio, Chats, Conversations, Deleted, Deletions, Follower, Imports, JobCensus, JobEntry,
-    JobQuery, Jobs, KnownTime, Memories, Outbox, Timekeeping, Upkeep, Uploads, UserData,
+    JobQuery, Jobs, KnownTime, Memories, Nodes, Outbox, Timekeeping, Upkeep, Uploads, UserData,
     UserUpdate, Users, Versions,
 };
 
@@ -569,6 +569,8 @@ impl Uploads for FakeStore {
         unreachable!()
     }
 }
+
+impl Nodes for FakeStore {}
 
 #[async_trait]
 impl Imports for FakeStore {

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
+use crate::domain::client::ClientView;
 use crate::domain::ids::ConversationId;
 use crate::domain::user::{Device, User};
 use crate::jobs::Wake;
@@ -25,6 +26,7 @@ use crate::supervisor::Supervisor;
 
 mod asr;
 pub mod clients;
+mod elsewhere;
 pub mod esp32;
 #[cfg(test)]
 mod fake_store;
@@ -39,7 +41,7 @@ pub mod webhook;
 pub mod ws;
 pub mod wyoming;
 
-use clients::{ClientView, Clients, Registration};
+use clients::{Clients, Registration};
 use session::Session;
 
 /// What sessions share.

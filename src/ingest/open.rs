@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ingest;
-use super::clients::{Client, CurrentConversation};
+use super::clients::Client;
 use super::pre_roll::PreRoll;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Kind, Result};
 use crate::base::planned;
+use crate::domain::client::CurrentConversation;
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, SAMPLE_RATE};
 use crate::domain::ids::ConversationId;
 use crate::domain::job::Lane;

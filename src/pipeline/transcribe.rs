@@ -76,31 +76,9 @@ impl Transcribe {
         metrics::AUDIO_TRANSCRIBED.add(&[], samples as f64 / f64::from(SAMPLE_RATE));
         planned::after("keeping a transcript")
     }
-}
 
-#[async_trait]
-impl Handler for Transcribe {
-    fn kinds(&self) -> &'static [JobKind] {
-        &[JobKind::Transcribe]
-    }
-
-    fn is_ready(&self) -> bool {
-        self.stt.is_ready()
-    }
-
-    fn least_urgent(&self) -> Lane {
-        match self.schedule.least_urgent() {
-            // Nobody is there for whom it would be held.
-            Lane::Backlog if self.stt.whole().is_none() => Lane::Held,
-            least => least,
-        }
-    }
-
-    fn takes_together(&self) -> bool {
-        self.stt.whole().is_some()
-    }
-
-    async fn handle(&self, job: &Job) -> Result<()> {
+    /// Has one window transcribed.
+    async fn one(&self, job: &Job) -> Result<()> {
         let (conversation, window) = self.subject(job).await?;
         let length = samples(&window);
         if let Some(kept) = kept(job.lease(), &window) {
@@ -113,7 +91,8 @@ impl Handler for Transcribe {
         self.keep(&[self.result(job.lease(), &window, transcript)], length).await
     }
 
-    async fn handle_together(&self, jobs: &[Job]) -> Result<()> {
+    /// Has windows of one transcript transcribed at once.
+    async fn together(&self, jobs: &[Job]) -> Result<()> {
         let first = jobs.first().ok_or_else(gone)?;
         let (conversation, window) = self.subject(first).await?;
         let windows = self.store.version_windows(&conversation.id, window.version).await?;
@@ -147,6 +126,56 @@ impl Handler for Transcribe {
         let heard = waiting.into_iter().zip(heard);
         results.extend(heard.map(|((lease, window), one)| self.result(lease, window, one)));
         self.keep(&results, length).await
+    }
+
+    /// How it ended. A recording that is missing is not lost while another node has it:
+    /// its turn comes there.
+    async fn unless_elsewhere(&self, job: &Job, done: Result<()>) -> Result<()> {
+        let Err(error) = done else { return Ok(()) };
+        if error.kind() != Kind::NotFound {
+            return Err(error);
+        }
+        let Ok((conversation, _)) = self.subject(job).await else { return Err(error) };
+        match self.store.recorded_elsewhere(&conversation.id).await? {
+            Some(node) => {
+                let message = format!("the recording is with the daemon {node} alone");
+                Err(Error::new(Kind::Away, message).with_source(error))
+            }
+            None => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for Transcribe {
+    fn kinds(&self) -> &'static [JobKind] {
+        &[JobKind::Transcribe]
+    }
+
+    fn is_ready(&self) -> bool {
+        self.stt.is_ready()
+    }
+
+    fn least_urgent(&self) -> Lane {
+        match self.schedule.least_urgent() {
+            // Nobody is there for whom it would be held.
+            Lane::Backlog if self.stt.whole().is_none() => Lane::Held,
+            least => least,
+        }
+    }
+
+    fn takes_together(&self) -> bool {
+        self.stt.whole().is_some()
+    }
+
+    async fn handle(&self, job: &Job) -> Result<()> {
+        let done = self.one(job).await;
+        self.unless_elsewhere(job, done).await
+    }
+
+    async fn handle_together(&self, jobs: &[Job]) -> Result<()> {
+        let done = self.together(jobs).await;
+        self.unless_elsewhere(jobs.first().ok_or_else(gone)?, done).await
     }
 }
 

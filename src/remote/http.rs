@@ -135,6 +135,26 @@ impl Http {
         Ok(WebSocketStream::from_raw_socket(stream, Role::Client, Some(limits)).await)
     }
 
+    /// Asks for an upgrade in the words of somebody else, whose `headers` those are; the
+    /// headers of the answer, and the connection.
+    ///
+    /// # Errors
+    /// As [`Http::json`].
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<(HeaderMap, Upgraded), Fault> {
+        let request = self.request(Method::GET, path).headers(headers);
+        let response = request.send().await.map_err(|error| self.broken(error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(response).await);
+        }
+        let headers = response.headers().clone();
+        let stream = response.upgrade().await.map_err(|error| self.broken(error))?;
+        Ok((headers, stream))
+    }
+
     /// Gives each line of the answer to `each` as it comes, until that is false
     /// or there are no more.
     ///

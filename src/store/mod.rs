@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::{History, Step, Timestamp};
 use crate::base::error::Result;
 use crate::domain::chat::{Chat, ChatCounts, ChatMessage, ChatRole};
+use crate::domain::client::ClientView;
 use crate::domain::conversation::{CloseReason, Conversation, NewWindow, Window, named};
 use crate::domain::coverage::DayCoverage;
 use crate::domain::finding::Finding;
@@ -52,6 +53,7 @@ pub trait Store:
     + Deletions
     + Audio
     + Timekeeping
+    + Nodes
     + Upkeep
 {
 }
@@ -69,6 +71,7 @@ impl<T> Store for T where
         + Deletions
         + Audio
         + Timekeeping
+        + Nodes
         + Upkeep
 {
 }
@@ -152,6 +155,8 @@ pub struct JobEntry {
     pub conversation_id: Option<ConversationId>,
     /// The device of that conversation.
     pub client_id: Option<ClientId>,
+    /// The node that it waits for, which alone has its audio and is not heard of.
+    pub waits_for: Option<String>,
 }
 
 /// How many jobs there are of a kind in a state.
@@ -643,6 +648,32 @@ pub trait Audio: Send + Sync {
     async fn objects(&self, names: &[String]) -> Result<Vec<Object>>;
     /// Notes that there are no such objects any more.
     async fn forget_objects(&self, names: &[String]) -> Result<()>;
+}
+
+/// The daemons that share the database, each of which is a node of its own name. To
+/// a store that one daemon has alone there are no others.
+#[async_trait]
+pub trait Nodes: Send + Sync {
+    /// The devices that are connected to other nodes that are heard of, or waited
+    /// for there.
+    async fn clients_elsewhere(&self) -> Result<Vec<ClientView>> {
+        Ok(Vec::new())
+    }
+    /// Where the other node is reached that records a conversation of that device, if
+    /// it is heard of.
+    async fn node_with(&self, _: &ClientId) -> Result<Option<String>> {
+        Ok(None)
+    }
+    /// Asks the node that records a conversation to close it. False when that is no
+    /// other node that is heard of.
+    async fn ask_to_close(&self, _: &ConversationId) -> Result<bool> {
+        Ok(false)
+    }
+    /// The other node that a conversation was recorded at, and whose disk has its
+    /// files.
+    async fn recorded_elsewhere(&self, _: &ConversationId) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// Looking after what is kept.

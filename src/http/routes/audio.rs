@@ -38,7 +38,7 @@ async fn root() -> StatusCode {
         (status = 200, description = "The whole recording", content_type = "audio/x-wav", body = Vec<u8>),
         (status = 206, description = "The part that was asked for", content_type = "audio/x-wav", body = Vec<u8>),
         (status = 304, description = "Not changed"),
-        (status = 404, description = "No such recording", body = Detail),
+        (status = 404, description = "No such recording, or not here", body = Detail),
         (status = 410, description = "The recording was deleted", body = Detail),
         (status = 416, description = "No such part"),
     ))]
@@ -61,11 +61,22 @@ async fn file(
     }
     let name = &name;
     let recording = match api.recordings.playable(name).await {
-        Err(error) if error.kind() == Kind::NotFound => return Err(ApiError::not_found()),
+        Err(error) if error.kind() == Kind::NotFound => {
+            return Err(match api.store.recorded_elsewhere(&conversation.id).await? {
+                None => ApiError::not_found(),
+                Some(node) => ApiError::detail(StatusCode::NOT_FOUND, elsewhere(&node)),
+            });
+        }
         opened => opened?,
     };
     let version = Version::of(&recording)?;
     Ok(answer(recording, &version, content_type(name), &headers).await?)
+}
+
+/// Why this daemon cannot play a recording that another one has. A balancer that is
+/// told so asks the next one.
+fn elsewhere(node: &str) -> String {
+    format!("This recording is with the daemon {node} alone until it has been copied to the bucket")
 }
 
 /// What identifies the bytes of a file at one time. That of a recording which

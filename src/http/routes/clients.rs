@@ -12,13 +12,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::base::error::Result;
+use crate::domain::client::{ClientView, CurrentConversation};
 use crate::domain::conversation::WindowState;
 use crate::domain::ids::{ClientId, ConversationId, UserId};
 use crate::http::api::{Api, may_see};
 use crate::http::auth::CurrentUser;
 use crate::http::error::{ApiError, ErrorText};
 use crate::http::openapi::at;
-use crate::ingest::clients::{ClientView, CurrentConversation};
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -74,7 +74,7 @@ async fn active(
 ) -> Result<Json<ActiveClients>, ApiError> {
     let owner = (!user.is_superuser).then_some(&user.id);
     let mut clients = Vec::new();
-    for client in api.ingest.clients().list(owner) {
+    for client in api.ingest.clients_everywhere(owner).await? {
         let transcripts = Transcripts::of(&api, client.conversation.as_ref()).await?;
         clients.push(entry(client, &transcripts));
     }
@@ -149,6 +149,8 @@ struct NotYours {
         (status = 400, description = "It has no open conversation", body = ErrorText),
         (status = 403, description = "Another user's device", body = NotYours),
         (status = 404, description = "Not connected", body = ErrorText),
+        (status = 503, description = "Asked of another daemon, which has not done it yet",
+         body = ErrorText),
     ))]
 async fn close(
     State(api): State<Arc<Api>>,
@@ -156,15 +158,15 @@ async fn close(
     Path(client_id): Path<String>,
 ) -> Result<Json<Closed>, ApiError> {
     let client_id = ClientId::from_text(client_id);
-    let clients = api.ingest.clients();
-    if clients.get(&client_id).is_some_and(|client| !may_see(&user, &client.user_id)) {
+    let client = api.ingest.client_anywhere(&client_id).await?;
+    if client.is_some_and(|client| !may_see(&user, &client.user_id)) {
         let refusal = NotYours {
             error: "Access forbidden. You can only close your own conversations.".into(),
             details: format!("Client '{client_id}' does not belong to your account."),
         };
         return Err(ApiError::body(StatusCode::FORBIDDEN, json!(refusal)));
     }
-    let conversation = clients.close_conversation(&client_id).await?;
+    let conversation = api.ingest.close_anywhere(&client_id).await?;
     api.auth.audit(Some(&user.id), "conversation-closed", conversation.as_str()).await;
     Ok(Json(Closed {
         message: format!("Closed the conversation of client '{client_id}'"),

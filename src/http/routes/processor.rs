@@ -237,7 +237,7 @@ async fn status(
         let busy = count(Some(kind), JobState::Leased);
         (name.to_owned(), Processor { running: true, busy })
     };
-    let clients = api.ingest.clients().list(None);
+    let clients = api.ingest.clients_everywhere(None).await?;
     let processing = count(None, JobState::Leased);
     Ok(Json(ProcessorStatus {
         timestamp: api.clock.now().seconds(),

@@ -55,7 +55,8 @@ struct JobView {
     job_type: JobKind,
     /// The queue of the original that had such jobs.
     queue: &'static str,
-    /// `queued`, `deferred` (waits for its retry), `processing`, `completed` or
+    /// `queued`, `deferred` (waits for its retry, or for the daemon that has its audio),
+    /// `processing`, `completed` or
     /// `failed`.
     status: &'static str,
     /// RFC 3339.
@@ -91,8 +92,9 @@ struct JobMeta {
 impl JobView {
     fn new(entry: JobEntry, now: Timestamp) -> Self {
         let job = entry.job;
+        let away = entry.waits_for.as_ref();
         let (status, started, ended) = match job.state {
-            JobState::Ready if job.run_at > now => ("deferred", None, None),
+            JobState::Ready if job.run_at > now || away.is_some() => ("deferred", None, None),
             JobState::Ready => ("queued", None, None),
             JobState::Leased => ("processing", Some(job.updated_at), None),
             JobState::Done => ("completed", None, Some(job.updated_at)),
@@ -123,9 +125,14 @@ impl JobView {
                 lane: job.lane.as_str(),
             },
             result: None,
-            error_message: job.last_error,
+            error_message: away.map(waits_for).or(job.last_error),
         }
     }
+}
+
+/// Why a job waits whose audio is on the disk of a daemon that is away.
+fn waits_for(node: &String) -> String {
+    format!("waits for the daemon {node}, which alone has the audio and is away; start it again")
 }
 
 /// The original had a queue for each sort of work.
@@ -443,7 +450,7 @@ async fn dashboard(
     for session in sessions.map(str::trim).filter(|id| !id.is_empty()).take(SESSIONS) {
         session_jobs.insert(session.to_owned(), jobs(None, Some(session.to_owned())).await?);
     }
-    let streaming = StreamSession::of(&api, &user);
+    let streaming = StreamSession::of(&api, &user).await?;
     Ok(Json(QueueDashboard {
         jobs: JobsByStatus {
             queued: jobs(Some(JobState::Ready), None).await?,

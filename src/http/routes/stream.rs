@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use axum::extract::{Extension, MatchedPath, State, WebSocketUpgrade};
+use axum::extract::{Extension, FromRequest, MatchedPath, Request, State, WebSocketUpgrade};
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::domain::user::User;
 use crate::http::api::Api;
 use crate::http::auth::{normal_email, web_socket_user};
 use crate::http::params::Params;
+use crate::http::relay::pass_on;
 use crate::http::server::Place;
 use crate::ingest::ws::{self, Protocol};
 
@@ -43,13 +44,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// where clients can read it, and close it with 1008.
 async fn open(
     State(api): State<Arc<Api>>,
-    upgrade: WebSocketUpgrade,
     path: MatchedPath,
     connection: (Option<Extension<Place>>, Option<Extension<Pace>>),
-    headers: HeaderMap,
     params: Params,
+    mut request: Request,
 ) -> Response {
-    let outcome = agreed(&api, path.as_str(), &headers, &params).await;
+    let outcome = agreed(&api, path.as_str(), request.headers(), &params).await;
     let (place, pace) = connection;
     let pace = pace.map(|Extension(pace)| pace).unwrap_or_default();
     let device = match params.get("device_name") {
@@ -58,6 +58,16 @@ async fn open(
         name => name,
     };
     let device = device.map(str::to_owned);
+    if let Ok((user, _)) = &outcome
+        && let Some(answer) = pass_on(&api, user, device.as_deref(), &mut request).await
+    {
+        pace.permit();
+        return answer;
+    }
+    let upgrade = match WebSocketUpgrade::from_request(request, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.into_response(),
+    };
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)

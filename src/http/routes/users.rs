@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::base::error::{Error, Kind, Result};
+use crate::domain::client::ClientView;
 use crate::domain::ids::{ClientId, UserId};
 use crate::domain::user::User;
 use crate::http::api::Api;
@@ -66,13 +67,11 @@ struct RegisteredClient {
 impl UserView {
     async fn of(api: &Api, user: User) -> Result<Self> {
         let devices = api.store.devices(Some(&user.id)).await?;
+        let connected = api.ingest.clients_everywhere(Some(&user.id)).await?;
         let devices = devices.into_iter().map(|device| {
+            let same = |one: &ClientView| one.client_id == device.client_id && one.connected;
             let client = RegisteredClient {
-                is_active: api
-                    .ingest
-                    .clients()
-                    .get(&device.client_id)
-                    .is_some_and(|client| client.connected),
+                is_active: connected.iter().any(same),
                 first_seen: device.first_seen.to_rfc3339(),
                 last_seen: device.last_seen.to_rfc3339(),
                 client_id: device.client_id,

@@ -335,7 +335,10 @@ fn fault(status: &Status) -> Fault {
             Fault::Lasting(error(Kind::Unavailable, "qdrant lacks what is needed: update it"))
         }
         Code::NotFound => Fault::Refused(error(Kind::NotFound, "qdrant has no such collection")),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists => {
+        Code::AlreadyExists => {
+            Fault::Refused(error(Kind::Conflict, "qdrant has such a collection already"))
+        }
+        Code::InvalidArgument | Code::FailedPrecondition => {
             Fault::Refused(error(Kind::BadInput, "qdrant refuses it"))
         }
         Code::DeadlineExceeded => {

@@ -135,7 +135,11 @@ impl QdrantIndex {
             None => {
                 // First: an empty collection is one that everything waits for.
                 self.store.follow_memories(Follower::Index, Some(&self.place), true).await?;
-                self.ask(|| self.client.create(width)).await?;
+                match self.ask(|| self.client.create(width)).await {
+                    // Another daemon has made it meanwhile.
+                    Err(error) if error.kind() == Kind::Conflict => {}
+                    made => made?,
+                }
             }
         }
         self.ask(|| self.client.index_users()).await?;

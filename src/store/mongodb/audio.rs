@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::MongoStore;
 use super::deletions::{is_transcribed, note, subjects, transcribed, unstored};
 use super::queue::{complete, enqueue_kind, record, save};
-use super::schema::{CONVERSATIONS, OBJECTS};
+use super::schema::{CONVERSATIONS, JOBS, OBJECTS};
 use crate::base::clock::Timestamp;
 use crate::base::error::Result;
 use crate::domain::coverage::{Coverage, DayCoverage};
@@ -144,10 +144,19 @@ impl Audio for MongoStore {
         let name = object.name.as_str();
         transaction!(self, |tx| {
             tx.put(OBJECTS, name, &object.into()).await?;
-            let used = doc! { "$or": [
-                { "audio_path": name, "audio_deleted_at": null }, { "crop.audio_path": name },
-            ] };
-            let used = tx.has(CONVERSATIONS, used).await?;
+            let recorded = doc! { "audio_path": name, "audio_deleted_at": null };
+            if let Some(mut record) = tx.first(CONVERSATIONS, recorded).await? {
+                // From now on any node can hear it.
+                let bound = doc! {
+                    "conversation_id": record.id.as_str(), "audio_at": { "$ne": null },
+                    "kind": JobKind::Transcribe.as_str(),
+                };
+                let free = doc! { "$set": { "audio_at": null } };
+                tx.change(JOBS, bound, free).await?;
+                save(tx, &mut record).await?;
+                return Ok(true);
+            }
+            let used = tx.has(CONVERSATIONS, doc! { "crop.audio_path": name }).await?;
             if !used {
                 note(tx, self.node(), vec![name.to_owned()], at).await?;
             }

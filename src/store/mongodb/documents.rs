@@ -179,6 +179,8 @@ pub(super) struct JobRow {
     pub(super) owner: Option<String>,
     /// Where its owner is.
     pub(super) node: Option<String>,
+    /// The node that alone can do it, since the audio is nowhere else.
+    pub(super) audio_at: Option<String>,
     pub(super) last_error: Option<String>,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,

@@ -6,7 +6,9 @@ use serde::Deserialize;
 
 use super::documents::JobRow;
 use super::nodes::put_back;
-use super::queue::{find_record, finish_if_settled, leased, numbers, save, stale, windows_of};
+use super::queue::{
+    find_record, finish_if_settled, hold_user, leased, numbers, save, stale, windows_of,
+};
 use super::schema::{CONVERSATIONS, JOBS, WINDOWS};
 use super::tx::Tx;
 use super::{MongoStore, uploads};
@@ -31,8 +33,25 @@ impl Jobs for MongoStore {
         owner: &str,
         at: Timestamp,
     ) -> Result<Option<Job>> {
-        let (filter, claim) = (due(kinds, least, at), self.claim(owner, at));
-        let claimed = steps!(self, |tx| tx.take(JOBS, filter, claim, order()).await).await?;
+        let (filter, claim) = (self.due(kinds, least, at), self.claim(owner, at));
+        let claimed = if kinds.contains(&JobKind::Remember) {
+            // Most of the time there is none, and that costs a look.
+            if !steps!(self, |tx| tx.has(JOBS, filter.clone()).await).await? {
+                return Ok(None);
+            }
+            transaction!(self, |tx| {
+                let filter = besides_learners(tx, filter.clone()).await?;
+                let job = tx.take(JOBS, filter, claim.clone(), order()).await?;
+                if let Some(job) = &job {
+                    // Of two who claim at the same time, one looks again.
+                    hold_user(tx, &job.user_id).await?;
+                }
+                Ok(job)
+            })
+            .await?
+        } else {
+            steps!(self, |tx| tx.take(JOBS, filter, claim, order()).await).await?
+        };
         Ok(claimed.map(Job::from))
     }
 
@@ -45,7 +64,8 @@ impl Jobs for MongoStore {
     ) -> Result<Vec<Job>> {
         transaction!(self, |tx| {
             let claim = self.claim(owner, at);
-            let first = tx.take(JOBS, due(kinds, least, at), claim.clone(), order()).await?;
+            let due = self.due(kinds, least, at);
+            let first = tx.take(JOBS, due, claim.clone(), order()).await?;
             let Some(first) = first else { return Ok(Vec::new()) };
             let rest = rest_of(tx, &first).await?;
             tx.change(JOBS, doc! { "_id": { "$in": &rest } }, claim).await?;
@@ -154,9 +174,15 @@ impl Jobs for MongoStore {
     }
 
     async fn next_due(&self, kinds: &[JobKind], least: Lane) -> Result<Option<Timestamp>> {
-        let (filter, order) = (ready(kinds, least), doc! { "run_at": 1 });
-        let next = steps!(self, |tx| tx.first_by(JOBS, filter, order).await).await?;
-        Ok(next.map(|job| job.run_at))
+        let (filter, order) = (ready(kinds, least, self.node()), doc! { "run_at": 1 });
+        let next = steps!(self, |tx| {
+            let filter = match kinds.contains(&JobKind::Remember) {
+                true => besides_learners(tx, filter).await?,
+                false => filter,
+            };
+            tx.first_by(JOBS, filter, order).await
+        });
+        Ok(next.await?.map(|job| job.run_at))
     }
 
     async fn retry_job(&self, id: JobId, at: Timestamp) -> Result<()> {
@@ -199,14 +225,19 @@ impl Jobs for MongoStore {
             let total = tx.count(JOBS, filter.clone()).await?;
             let newest = doc! { "_id": -1 };
             let jobs = tx.page(JOBS, filter, newest, query.offset, query.limit).await?;
-            Ok((jobs.into_iter().map(entry).collect(), total))
+            let living = [vec![self.node().to_owned()], self.others(tx).await?].concat();
+            Ok((jobs.into_iter().map(|job| entry(job, &living)).collect(), total))
         })
         .await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobEntry>> {
-        let found = steps!(self, |tx| tx.first(JOBS, doc! { "_id": id }).await).await?;
-        Ok(found.map(entry))
+        steps!(self, |tx| {
+            let Some(job) = tx.first(JOBS, doc! { "_id": id }).await? else { return Ok(None) };
+            let living = [vec![self.node().to_owned()], self.others(tx).await?].concat();
+            Ok(Some(entry(job, &living)))
+        })
+        .await
     }
 
     async fn job_census(&self, user: Option<&UserId>) -> Result<Vec<JobCensus>> {
@@ -281,6 +312,14 @@ impl Jobs for MongoStore {
 }
 
 impl MongoStore {
+    /// Jobs of those kinds that are due and that this node can do, of that lane or a more
+    /// urgent one.
+    fn due(&self, kinds: &[JobKind], least: Lane, at: Timestamp) -> Document {
+        let mut filter = ready(kinds, least, self.node());
+        filter.insert("run_at", doc! { "$lte": at.millis() });
+        filter
+    }
+
     /// Takes a job for a worker of this node.
     fn claim(&self, owner: &str, at: Timestamp) -> Document {
         doc! {
@@ -302,20 +341,14 @@ impl MongoStore {
     }
 }
 
-/// Jobs of those kinds that wait, of that lane or a more urgent one.
-fn ready(kinds: &[JobKind], least: Lane) -> Document {
+/// Jobs of those kinds that wait, of that lane or a more urgent one, and that `node`
+/// can do.
+fn ready(kinds: &[JobKind], least: Lane, node: &str) -> Document {
     let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
     doc! {
         "state": JobState::Ready.as_str(), "lane": { "$lte": i32::from(least.rank()) },
-        "kind": { "$in": kinds },
+        "kind": { "$in": kinds }, "audio_at": { "$in": [null, node] },
     }
-}
-
-/// Of those, the ones that are due.
-fn due(kinds: &[JobKind], least: Lane, at: Timestamp) -> Document {
-    let mut filter = ready(kinds, least);
-    filter.insert("run_at", doc! { "$lte": at.millis() });
-    filter
 }
 
 /// The order in which jobs are taken.
@@ -347,8 +380,21 @@ async fn rest_of(tx: &mut Tx, first: &JobRow) -> Result<Vec<JobId>> {
     Ok(numbers(&rest))
 }
 
-fn entry(row: JobRow) -> JobEntry {
+/// The same without those of users about whom some node learns right now: two at a
+/// time would not see what the other one learns, and learn it twice.
+async fn besides_learners(tx: &mut Tx, mut ready: Document) -> Result<Document> {
+    let learning = doc! { "kind": JobKind::Remember.as_str(), "state": JobState::Leased.as_str() };
+    let learning = tx.all(JOBS, learning, doc! {}).await?;
+    let users: Vec<&str> = learning.iter().map(|job| job.user_id.as_str()).collect();
+    ready.insert("user_id", doc! { "$nin": users });
+    Ok(ready)
+}
+
+/// A job as it is shown, while those nodes live.
+fn entry(row: JobRow, living: &[String]) -> JobEntry {
+    let waits = row.state == JobState::Ready;
     JobEntry {
+        waits_for: row.audio_at.clone().filter(|node| waits && !living.contains(node)),
         user_id: Some(row.user_id.clone()),
         conversation_id: Some(row.conversation_id.clone()),
         client_id: Some(row.client_id.clone()),

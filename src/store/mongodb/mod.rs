@@ -8,8 +8,10 @@
 //! are numbers come from counters and may have gaps.
 //!
 //! A lease carries the name of the node whose worker holds it. Each node writes
-//! down that it lives, by the server's clock; the leases of one that has not
-//! done so for a minute are put back by the others ([`nodes`]).
+//! down that it lives, by the server's clock, and who is connected to it; the leases
+//! of one that has not done so for a while are put back by the others ([`nodes`]).
+//! A job that needs audio is given to the node that has it, until that is in the
+//! bucket.
 //!
 //! Every collection of ours begins with `fl_`: those of the original Friend-Lite
 //! (`users`, `audio_chunks`, `conversations` and others) can be in the same
@@ -85,6 +87,8 @@ mod vectors;
 mod versions;
 
 #[cfg(test)]
+mod node_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
@@ -94,6 +98,7 @@ use std::sync::atomic::AtomicBool;
 
 use mongodb::{Client, Database};
 
+pub use self::nodes::Beat;
 use self::original::OriginalDatabase;
 use self::tx::Tx;
 use crate::base::error::{Error, Kind, Result};

@@ -6,7 +6,7 @@ use mongodb::bson::doc;
 
 use super::documents::{JobRow, WindowRow};
 use super::record::{Record, WindowSummary, any_waits};
-use super::schema::{CONVERSATIONS, JOBS, USERS, WINDOWS, counter};
+use super::schema::{CONVERSATIONS, JOBS, OBJECTS, USERS, WINDOWS, counter};
 use super::tx::{Of, Tx};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
@@ -98,6 +98,7 @@ pub(super) async fn enqueue(
 ) -> Result<()> {
     let key = job.unique_key();
     let rank = i32::from(job.lane.rank());
+    let audio_at = audio_at(tx, record, job.kind).await?;
     let held = doc! { "$cond": [{ "$eq": ["$state", JobState::Leased.as_str()] }, 1, 0] };
     let again = vec![doc! { "$set": {
         "lane": { "$min": ["$lane", rank] },
@@ -105,6 +106,7 @@ pub(super) async fn enqueue(
         "state": JobState::Ready.as_str(),
         "owner": null,
         "node": null,
+        "audio_at": { "$literal": audio_at.as_deref() },
         "updated_at": at.millis(),
     } }];
     if tx.change(JOBS, doc! { "key": &key, "live": true }, again).await? > 0 {
@@ -129,11 +131,36 @@ pub(super) async fn enqueue(
         run_at: at,
         owner: None,
         node: None,
+        audio_at,
         last_error: None,
         created_at: at,
         updated_at: at,
     };
     tx.insert(JOBS, &[row]).await
+}
+
+/// The node that alone can do a job of that kind. A recording in the bucket can be
+/// read anywhere; what makes a file anew makes it beside the others of its
+/// conversation.
+async fn audio_at(tx: &mut Tx, record: &Record, kind: JobKind) -> Result<Option<String>> {
+    // One that is open is in no bucket.
+    let anywhere = kind == JobKind::Transcribe
+        && record.ended_at.is_some()
+        && is_stored(tx, &record.audio_path).await?;
+    Ok((needs_audio(kind) && !anywhere).then(|| record.node.clone()))
+}
+
+/// Whether a job of that kind reads or writes files.
+pub(super) fn needs_audio(kind: JobKind) -> bool {
+    match kind {
+        JobKind::Finish | JobKind::Remember => false,
+        JobKind::Import | JobKind::Transcribe | JobKind::Crop | JobKind::Archive => true,
+    }
+}
+
+/// Whether a recording has been seen to be in the bucket.
+async fn is_stored(tx: &mut Tx, name: &str) -> Result<bool> {
+    tx.has(OBJECTS, doc! { "_id": name, "verified_at": { "$ne": null } }).await
 }
 
 /// Makes a job on a conversation itself.

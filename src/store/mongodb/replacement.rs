@@ -4,7 +4,7 @@
 use mongodb::bson::{Document, doc};
 
 use super::MongoStore;
-use super::schema::{self, META, NODES, USERS};
+use super::schema::{self, META, USERS};
 use super::tx::{Of, step};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
@@ -131,12 +131,7 @@ impl MongoStore {
     /// # Errors
     /// That, and as of any step.
     pub async fn check_alone(&self) -> Result<()> {
-        let others = steps!(self, |tx| {
-            let others = doc! { "_id": { "$ne": self.node() }, "$expr": super::nodes::is_living() };
-            tx.all(NODES, others, doc! { "_id": 1 }).await
-        })
-        .await?;
-        let names: Vec<&str> = others.iter().filter_map(|one| one.get_str("_id").ok()).collect();
+        let names = steps!(self, |tx| self.others(tx).await).await?;
         if names.is_empty() {
             return Ok(());
         }

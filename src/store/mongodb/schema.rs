@@ -10,6 +10,7 @@ use mongodb::{Database, IndexModel};
 use serde::{Deserialize, Serialize};
 
 use super::documents::*;
+use super::nodes::NodeRow;
 use super::record::Record;
 use super::tx::{Of, step};
 use super::uploads::UploadRow;
@@ -24,7 +25,7 @@ const INDEXING: Duration = Duration::from_secs(600);
 
 pub(super) const META: Of<Meta> = Of::new("fl_meta");
 pub(super) const COUNTERS: Of<Counter> = Of::new("fl_counters");
-pub(super) const NODES: Of<Document> = Of::new("fl_nodes");
+pub(super) const NODES: Of<NodeRow> = Of::new("fl_nodes");
 pub(super) const USERS: Of<UserRow> = Of::<UserRow>::new("fl_users").without(&["ended"]);
 pub(super) const DEVICES: Of<DeviceRow> = Of::new("fl_devices");
 pub(super) const SETTINGS: Of<Setting> = Of::new("fl_settings");

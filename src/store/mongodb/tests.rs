@@ -7,84 +7,13 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::base::error::Kind;
 use crate::config::{Mongodb, Remote, Secret};
-use crate::domain::job::{JobKind, Lane};
 use crate::index::Index;
 use crate::store::sqlite::testing::Fixture as SqliteFixture;
-use crate::store::testing::{Fixture, at, conversation, vector, window};
-use crate::store::tests::times::{known, step};
+use crate::store::testing::{Fixture, at, vector};
 use crate::store::transfer::{RowKind, Transfer, transfer};
-use crate::store::{Conversations, Jobs, KnownTime, Memories, Outbox, Timekeeping, Upkeep, Users};
+use crate::store::{KnownTime, Memories, Outbox, Timekeeping, Upkeep, Users};
 
 crate::store::tests::every_test!(crate::store::mongodb::MongoStore);
-
-#[tokio::test]
-async fn nodes_hold_their_own_leases_and_take_over_those_of_the_dead() {
-    let f = Fixture::<MongoStore>::open().await;
-    let id = f.opened(&f.user("anna").await).await;
-    f.close(&id, &[window(0), window(1)]).await;
-    let here = &f.store;
-    let there = open(here.inner.database.name(), "there").await.unwrap();
-    let claim = async |store: &MongoStore| {
-        store.claim_job(&[JobKind::Transcribe], Lane::Backlog, "w", at(9)).await.unwrap().unwrap()
-    };
-    here.heartbeat(at(9)).await.unwrap();
-    there.heartbeat(at(9)).await.unwrap();
-    let (ours, theirs) = (claim(here).await, claim(&there).await);
-    // The same owner elsewhere is another.
-    assert_eq!(here.take_back("w", at(10)).await.unwrap(), 1);
-    assert_eq!(here.void_leases(false, at(10)).await.unwrap(), 0);
-    assert_eq!(here.heartbeat(at(10)).await.unwrap(), 0);
-    assert_ne!(ours.id, theirs.id);
-
-    // The other is heard of for the last time two minutes ago, by the server.
-    let past = vec![mongodb::bson::doc! { "$set": {
-        "seen": { "$subtract": ["$$NOW", 120_000] },
-    } }];
-    let of = super::schema::NODES;
-    let there_alone = mongodb::bson::doc! { "_id": "there" };
-    steps!(here, |tx| tx.change(of, there_alone, past).await).await.unwrap();
-    assert_eq!(here.heartbeat(at(11)).await.unwrap(), 1);
-    let late = there.fail_job(theirs.lease(), "late", None, at(12)).await.unwrap_err();
-    assert_eq!(late.kind(), Kind::Conflict);
-    let again = [claim(here).await, claim(here).await];
-    assert!(again.iter().any(|job| (job.id, job.epoch) == (theirs.id, theirs.epoch + 1)));
-}
-
-#[tokio::test]
-async fn a_step_of_the_clock_of_one_node_leaves_the_times_of_others() {
-    let f = Fixture::<MongoStore>::open().await;
-    let user = f.user("anna").await;
-    let here = &f.store;
-    let there = open(here.inner.database.name(), "there").await.unwrap();
-    here.heartbeat(at(9)).await.unwrap();
-    there.heartbeat(at(9)).await.unwrap();
-    let mut times = Vec::new();
-    for store in [here, &there] {
-        let mut one = conversation(&user);
-        (one.started_at, one.time_estimated) = (at(60), true);
-        store.open_conversation(&one).await.unwrap();
-        times.push(one);
-    }
-    let step = step(90);
-    assert_eq!(here.clock_stepped(step, Some(at(30)), &known(step.to)).await.unwrap(), 1);
-    let (ours, theirs) = (f.get(&times[0].id).await, f.get(&times[1].id).await);
-    assert_eq!((ours.started_at, ours.time_estimated), (at(60).moved(step.by()), false));
-    assert_eq!((theirs.started_at, theirs.time_estimated), (at(60), true));
-    assert_eq!(there.known_time().await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn two_daemons_of_one_name_are_told() {
-    let f = Fixture::<MongoStore>::open().await;
-    let name = f.store.inner.database.name().to_owned();
-    f.store.heartbeat(at(1)).await.unwrap();
-    f.store.heartbeat(at(2)).await.unwrap();
-    let restarted = open(&name, "here").await.unwrap();
-    restarted.heartbeat(at(3)).await.unwrap();
-    let error = f.store.heartbeat(at(4)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Config);
-    assert!(error.message().contains("store.node"), "{error}");
-}
 
 #[tokio::test]
 async fn opening_again_changes_nothing_and_a_newer_schema_is_refused() {

@@ -11,13 +11,14 @@ use serde_json::Value;
 use super::MongoStore;
 use super::changes::{self, take_numbers};
 use super::documents::*;
+use super::queue::needs_audio;
 use super::schema::*;
 use super::times::KNOWN;
 use super::tx::{Of, Tx};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Context, Kind, Result};
 use crate::domain::ids::ConversationId;
-use crate::domain::job::JobState;
+use crate::domain::job::{JobKind, JobState};
 use crate::store::transfer::{Row, RowKind, Transfer, lacks, text};
 
 /// A user with the tokens that were ended before they expired.
@@ -37,7 +38,7 @@ struct EndedToken {
 
 const USERS_WITH_TOKENS: Of<UserWithTokens> = Of::new(USERS.name);
 /// Fields that belong to where a document is, and are not carried.
-const OWN: [&str; 3] = ["node", "owner", "revision"];
+const OWN: [&str; 4] = ["node", "owner", "audio_at", "revision"];
 
 #[async_trait]
 impl Transfer for MongoStore {
@@ -103,7 +104,15 @@ impl Transfer for MongoStore {
                     .await
                 }
                 RowKind::Windows => add(tx, WINDOWS, rows, read_segments).await,
-                RowKind::Jobs => add(tx, JOBS, rows, Ok).await,
+                RowKind::Jobs => {
+                    add(tx, JOBS, rows, |mut row| {
+                        let kind = JobKind::from_name(text(&row, "kind")?);
+                        let bound = kind.is_some_and(needs_audio).then(|| self.node());
+                        row.insert("audio_at".to_owned(), bound.into());
+                        Ok(row)
+                    })
+                    .await
+                }
                 RowKind::Embedding => bind(tx, rows).await,
                 RowKind::Memories => {
                     let read: Result<Vec<MemoryRow>> = rows.iter().map(memory).collect();

@@ -1,5 +1,7 @@
 //! Files that were uploaded.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use mongodb::bson::{Document, doc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use super::queue::{
     release, save, windows_of,
 };
 use super::record::Record;
-use super::schema::{JOBS, UPLOADS, WINDOWS, counter};
+use super::schema::{CONVERSATIONS, JOBS, UPLOADS, WINDOWS, counter};
 use super::tx::Tx;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, Kind, Result};
@@ -214,11 +216,20 @@ impl Uploads for MongoStore {
         .await
     }
 
+    /// Those of this node.
     async fn spooled_uploads(&self) -> Result<Vec<String>> {
         let spooled = doc! { "files.spooled": { "$type": "string" } };
-        let found = steps!(self, |tx| tx.all(UPLOADS, spooled, doc! {}).await).await?;
-        let files = found.into_iter().flat_map(|upload| upload.files);
-        Ok(files.filter_map(|file| file.spooled).collect())
+        steps!(self, |tx| {
+            let found = tx.all(UPLOADS, spooled, doc! {}).await?;
+            let files = found.into_iter().flat_map(|upload| upload.files);
+            let files: HashMap<ConversationId, String> =
+                files.filter_map(|file| Some((file.conversation_id?, file.spooled?))).collect();
+            let ids: Vec<&str> = files.keys().map(ConversationId::as_str).collect();
+            let here = doc! { "_id": { "$in": ids }, "node": self.node() };
+            let here = tx.all(CONVERSATIONS, here, doc! {}).await?;
+            Ok(here.iter().filter_map(|record| files.get(&record.id).cloned()).collect())
+        })
+        .await
     }
 }
 

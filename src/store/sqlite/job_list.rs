@@ -61,5 +61,6 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<JobEntry> {
             .get::<_, Option<String>>("subject_conversation")?
             .map(ConversationId::from_text),
         client_id: row.get::<_, Option<String>>("subject_client")?.map(ClientId::from_text),
+        waits_for: None,
     })
 }

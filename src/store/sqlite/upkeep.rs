@@ -13,12 +13,15 @@ use crate::base::error::Result;
 use crate::domain::finding::{Fault, Finding};
 use crate::domain::ids::{ConversationId, UserId};
 use crate::domain::job::{JobKind, Lane, NewJob, Payload};
-use crate::store::Upkeep;
+use crate::store::{Nodes, Upkeep};
 
 /// Conversations whose figures are not those of their windows.
 const MISCOUNTED: &str = "conversations c left join speech s on s.conversation_id = c.id
     where (c.transcribed, c.waiting, c.failed) <>
           (coalesce(s.transcribed, 0), coalesce(s.waiting, 0), coalesce(s.failed, 0))";
+
+/// Nobody else has its database.
+impl Nodes for SqliteStore {}
 
 #[async_trait]
 impl Upkeep for SqliteStore {

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::{queue_of, visible};
 use crate::base::clock::Timestamp;
+use crate::domain::client::ClientView;
 use crate::domain::ids::{ClientId, UserId};
 use crate::domain::user::User;
 use crate::http::api::Api;
@@ -19,7 +20,6 @@ use crate::http::auth::{CurrentUser, Superuser};
 use crate::http::error::{ApiError, ValidationError};
 use crate::http::openapi::at;
 use crate::http::params::Params;
-use crate::ingest::clients::ClientView;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -84,9 +84,9 @@ impl StreamSession {
         }
     }
 
-    pub(super) fn of(api: &Api, user: &User) -> Vec<Self> {
-        let clients = api.ingest.clients().list(visible(user).as_ref());
-        clients.into_iter().map(Self::new).collect()
+    pub(super) async fn of(api: &Api, user: &User) -> Result<Vec<Self>, ApiError> {
+        let clients = api.ingest.clients_everywhere(visible(user).as_ref()).await?;
+        Ok(clients.into_iter().map(Self::new).collect())
     }
 }
 
@@ -96,8 +96,8 @@ impl StreamSession {
 async fn sessions(
     State(api): State<Arc<Api>>,
     CurrentUser(user): CurrentUser,
-) -> Json<StreamSessions> {
-    Json(StreamSessions::new(StreamSession::of(&api, &user)))
+) -> Result<Json<StreamSessions>, ApiError> {
+    Ok(Json(StreamSessions::new(StreamSession::of(&api, &user).await?)))
 }
 
 /// What was cleared.
@@ -135,9 +135,12 @@ struct Streams {
 /// Audio streams: one for each connected device.
 #[utoipa::path(get, path = "/api/queue/streams", tag = "queue",
     responses((status = 200, description = "The streams", body = Streams)))]
-async fn streams(State(api): State<Arc<Api>>, CurrentUser(user): CurrentUser) -> Json<Streams> {
-    let streams = StreamSession::of(&api, &user);
-    Json(Streams { total_streams: streams.len(), streams, limited: false })
+async fn streams(
+    State(api): State<Arc<Api>>,
+    CurrentUser(user): CurrentUser,
+) -> Result<Json<Streams>, ApiError> {
+    let streams = StreamSession::of(&api, &user).await?;
+    Ok(Json(Streams { total_streams: streams.len(), streams, limited: false }))
 }
 
 /// How streaming is.
@@ -165,7 +168,7 @@ async fn status(
         *queue.entry(census.state.as_str()).or_default() += census.jobs;
     }
     Ok(Json(StreamingStatus {
-        active_sessions: StreamSession::of(&api, &user),
+        active_sessions: StreamSession::of(&api, &user).await?,
         completed_sessions: Vec::new(),
         queues,
         timestamp: api.clock.now().seconds_f64(),
