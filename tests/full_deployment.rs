@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use friend_lite::config::load::{Sources, load};
@@ -14,69 +13,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::client::Client;
 use crate::harness::daemon::{ADMIN_EMAIL, ADMIN_PASSWORD, Daemon};
-use crate::harness::services::{fetched, free_port};
+use crate::harness::nginx::{Nginx, shipped};
+use crate::harness::services::free_port;
 use crate::harness::speech::noise;
-
-fn shipped(name: &str) -> String {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/full-deployment");
-    std::fs::read_to_string(dir.join(name)).unwrap()
-}
-
-/// nginx with the configuration that is shipped, before two daemons.
-struct Nginx {
-    child: Child,
-    url: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn before(daemons: [&str; 2]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let mut site = shipped("nginx.conf");
-        for (from, to) in [
-            ("friend-lite-1:8000", daemons[0]),
-            ("friend-lite-2:8000", daemons[1]),
-            ("listen 80;", &format!("listen 127.0.0.1:{port};")),
-        ] {
-            assert_eq!(site.matches(from).count(), 1, "{from}");
-            site = site.replace(from, to);
-        }
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {};", dir.path().join(kind).display()))
-            .concat();
-        // Everything else as Debian and the image have it.
-        let whole = format!(
-            "daemon off; pid nginx.pid; error_log stderr; events {{}} \
-             http {{ access_log off; {temp} {site} }}"
-        );
-        std::fs::write(dir.path().join("nginx.conf"), whole).unwrap();
-        let nginx = |more: &[&str]| {
-            let mut command = Command::new(fetched("nginx"));
-            command.args(["-p", dir.path().to_str().unwrap(), "-c", "nginx.conf"]).args(more);
-            command
-        };
-        let tested = nginx(&["-t"]).output().unwrap();
-        assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
-        let child = nginx(&[]).stderr(Stdio::null()).spawn().unwrap();
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self { child, url: format!("http://127.0.0.1:{port}"), _dir: dir }
-    }
-}
-
-impl Drop for Nginx {
-    /// Its workers end with it when it is asked, and not when it is killed.
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
 
 fn daemon(models: &Path) -> Daemon {
     let keys = [
@@ -110,7 +49,7 @@ async fn nginx_lets_streams_and_uploads_through_and_goes_around_a_daemon_that_is
     let models = tempfile::tempdir().unwrap();
     let mut daemon = daemon(models.path());
     // The other daemon is away.
-    let nginx = Nginx::before([&format!("127.0.0.1:{}", free_port()), address(&daemon)]);
+    let nginx = Nginx::before(&[&format!("127.0.0.1:{}", free_port()), address(&daemon)]);
     let client = Client::login(&nginx.url, ADMIN_EMAIL, ADMIN_PASSWORD).await;
 
     // In real time, with a pause that is longer than a ping.
@@ -169,7 +108,9 @@ fn settings(text: &str, between: &str) -> BTreeMap<String, String> {
                 name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit());
             upper && (name.starts_with("FRIEND_LITE__") || !name.starts_with("QDRANT__"))
         })
-        .map(|(name, value)| (name.to_owned(), value.trim().trim_matches('"').to_owned()))
+        .map(|(name, value)| {
+            (name.to_owned(), value.trim().trim_matches('"').replace("%H", "machine"))
+        })
         .collect()
 }
 

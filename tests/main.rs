@@ -24,6 +24,7 @@ mod metrics;
 mod migrate;
 mod mongodb;
 mod neo4j;
+mod nodes;
 mod odd_input;
 mod openapi;
 mod original;
@@ -33,3 +34,10 @@ mod quality;
 mod service;
 mod uploads;
 mod wearable;
+
+#[allow(dead_code, reason = "shared with the library's own tests")]
+#[path = "../src/audio/numbered.rs"]
+mod numbered;
+#[allow(dead_code, reason = "shared with the library's own tests")]
+#[path = "../src/audio/synthetic.rs"]
+mod synthetic;

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::harness::client::{Client, Socket, until};
 use crate::harness::daemon::{ADMIN_EMAIL, ADMIN_PASSWORD, Daemon, count, program};
 use crate::harness::mongod::Mongod;
-use crate::harness::services::free_port;
+use crate::harness::services::{free_port, in_memory};
 use crate::harness::speech;
 
 /// Waits until there are so many conversations, all transcribed and learned from.
@@ -64,9 +64,7 @@ fn command(daemon: &Daemon, uri: &str, arguments: &[&str]) -> (Option<i32>, Stri
 
 #[tokio::test]
 async fn nothing_is_lost_while_mongodb_comes_and_goes() {
-    let memory = Path::new("/dev/shm");
-    let files = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let files = files.unwrap();
+    let files = in_memory();
     let mut server = Mongod::launch(0, files.path(), false);
     let uri = server.uri();
     let mut daemon = Daemon::with(&[
@@ -187,9 +185,7 @@ async fn a_daemon_whose_mongodb_is_away_waits_for_it() {
 
     let mut daemon = start();
     until("it says that it waits", async || health().await["status"] == "critical").await;
-    let memory = Path::new("/dev/shm");
-    let files = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let files = files.unwrap();
+    let files = in_memory();
     let server = Mongod::launch(database, files.path(), false);
     until("it begins", async || health().await["jobs"]["ready"] == 0).await;
     let client = Client::login(&url, ADMIN_EMAIL, ADMIN_PASSWORD).await;

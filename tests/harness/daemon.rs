@@ -296,13 +296,18 @@ fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
     use std::os::unix::process::CommandExt;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(program("friend-lite"));
+    command.arg("run");
     if let Ok(metadata) = std::fs::metadata(dir.join("state"))
         && metadata.uid() != rustix::process::geteuid().as_raw()
     {
         command.uid(metadata.uid()).gid(metadata.gid());
     }
+    // A test may choose the address, and then has it again after a restart.
+    if !env.iter().any(|(name, _)| name == "FRIEND_LITE__SERVER__LISTEN") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
     command
-        .args(["run", "--listen", "127.0.0.1:0", "--state-dir"])
+        .arg("--state-dir")
         .arg(dir.join("state"))
         // A configuration of the person who runs the tests must not reach them.
         .args(["--config", "/dev/null"])

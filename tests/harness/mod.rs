@@ -8,6 +8,8 @@ pub mod daemon;
 pub mod faulty;
 #[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
 pub mod mongod;
+#[allow(dead_code, reason = "for the tests, which share this harness with the benches")]
+pub mod nginx;
 pub mod opus;
 pub mod process;
 pub mod python;

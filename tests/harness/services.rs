@@ -216,6 +216,13 @@ pub fn fetched(name: &str) -> PathBuf {
     program
 }
 
+/// A directory for a server's files; in memory where the system has such a place, since
+/// each commit is synced.
+pub fn in_memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Below those that the system gives out by itself: one of these would be given

@@ -11,6 +11,7 @@
 mod device;
 mod engine;
 mod run;
+mod tally;
 
 #[allow(dead_code, reason = "shared with the library's own tests")]
 #[path = "../../src/audio/numbered.rs"]
@@ -26,7 +27,8 @@ mod harness;
 use std::process::ExitCode;
 
 use friend_lite::engine::WHISPER;
-use run::{Tally, Victim};
+use run::Victim;
+use tally::Tally;
 
 /// Kills of each kind in the short form.
 const SHORT: u32 = 6;

@@ -1,14 +1,7 @@
 //! One run: stream, kill, look at the disk, start again; then count.
-//!
-//! What had been synced when a kill came is read from the disk while the daemon
-//! is dead. A SIGKILL takes nothing that was written (the system's cache stays),
-//! so all that the files hold counts, synced or not: the stricter rule. A second
-//! counts once all of its hundred blocks are there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,12 +12,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use friend_lite::engine::{LLAMA, WHISPER};
-use friend_lite::recording::Recordings;
 
 use crate::device::{Device, Target};
 use crate::harness::client::Client;
 use crate::harness::daemon::Daemon;
-use crate::numbered::{self, BLOCKS, Block};
+use crate::numbered::{self, Block};
+use crate::tally::{Disk, Tally, report};
 
 /// Devices at once, each of a user of its own.
 const DEVICES: u16 = 3;
@@ -32,8 +25,6 @@ const DEVICES: u16 = 3;
 const SPEED: f64 = 12.0;
 /// Longest wait for the last transcript.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Bytes of a WAV file before its samples.
-const HEADER: u64 = 44;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,63 +41,6 @@ impl fmt::Display for Victim {
             Self::Engine => "the engine",
             Self::Both => "either or both",
         })
-    }
-}
-
-/// The four figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    synced: usize,
-    found: usize,
-    lost: usize,
-    duplicated: usize,
-}
-
-/// The second a block belongs to.
-fn second_of(block: &Block) -> (u16, u32) {
-    (block.device, block.number / BLOCKS)
-}
-
-impl Tally {
-    /// Compares what was on disk with how often each block is in the transcripts.
-    fn of(disk: &BTreeSet<Block>, told: &BTreeMap<Block, u32>) -> Self {
-        let mut blocks: BTreeMap<(u16, u32), u32> = BTreeMap::new();
-        for block in disk {
-            *blocks.entry(second_of(block)).or_default() += 1;
-        }
-        let synced: Vec<_> = blocks.into_iter().filter(|(_, n)| *n == BLOCKS).collect();
-        let told_whole = |(device, second): (u16, u32)| {
-            let first = second * BLOCKS;
-            (first..first + BLOCKS).all(|number| told.contains_key(&Block { device, number }))
-        };
-        let found = synced.iter().filter(|(second, _)| told_whole(*second)).count();
-        let twice = told.iter().filter(|(_, times)| **times > 1).map(|(block, _)| second_of(block));
-        Self {
-            synced: synced.len(),
-            found,
-            lost: synced.len() - found,
-            duplicated: twice.collect::<BTreeSet<_>>().len(),
-        }
-    }
-
-    pub fn is_perfect(self) -> bool {
-        self.synced > 0 && self.lost == 0 && self.duplicated == 0
-    }
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.synced += other.synced;
-        self.found += other.found;
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { synced, found, lost, duplicated } = self;
-        write!(f, "seconds synced {synced}, found {found}, lost {lost}, duplicated {duplicated}")
     }
 }
 
@@ -212,45 +146,6 @@ fn kill_engine(daemon: &Daemon) -> bool {
     !engines.is_empty()
 }
 
-/// What the recordings hold.
-#[derive(Default)]
-struct Disk {
-    blocks: BTreeSet<Block>,
-    /// Bytes of each file that have been looked at.
-    read: HashMap<std::ffi::OsString, u64>,
-}
-
-impl Disk {
-    /// Takes in what has been written since the last time.
-    fn read(&mut self, dir: &Path) {
-        for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            // What is made from recordings is no recording, and the numbers do not
-            // outlive the archive's compression: each file is read while it is WAV.
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if Recordings::origin(&name).is_none() || !name.ends_with(".wav") {
-                continue;
-            }
-            let file = match File::open(entry.path()) {
-                Ok(file) => file,
-                // Archived since the directory was listed.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => panic!("{}: {error}", entry.path().display()),
-            };
-            let length = file.metadata().unwrap().len();
-            let from = self.read.entry(entry.file_name()).or_insert(HEADER);
-            let mut bytes = vec![0; usize::try_from(length.saturating_sub(*from)).unwrap()];
-            file.read_exact_at(&mut bytes, *from).unwrap();
-            let samples: Vec<i16> =
-                bytes.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
-            self.blocks.extend(numbered::blocks(&samples));
-            // A block at the end may be half there: look at it again.
-            let whole = samples.len().saturating_sub(numbered::BLOCK) as u64 * 2;
-            *from += whole;
-        }
-    }
-}
-
 /// Waits until everything is transcribed; how often each block is told.
 async fn transcripts(daemon: &Daemon, users: &[Client]) -> BTreeMap<Block, u32> {
     let deadline = Instant::now() + PATIENCE;
@@ -312,12 +207,4 @@ fn nothing_left(state: &Path) {
     assert_eq!(unfinished(&db, "windows"), 0, "windows left");
     let open = "select count(*) from conversations where ended_at is null";
     assert_eq!(db.query_row(open, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
-}
-
-/// Names what went wrong, for whoever has to find out why.
-fn report(disk: &BTreeSet<Block>, told: &BTreeMap<Block, u32>) {
-    let missing: Vec<Block> = disk.iter().filter(|b| !told.contains_key(b)).copied().collect();
-    let twice: Vec<Block> = told.iter().filter(|(_, n)| **n > 1).map(|(b, _)| *b).collect();
-    println!("on disk and not told: {}", numbered::to_text(&missing));
-    println!("told twice: {}", numbered::to_text(&twice));
 }
