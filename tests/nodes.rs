@@ -193,7 +193,7 @@ async fn nothing_is_lost_or_doubled_where_one_node_dies_and_another_is_cut_off()
     sleep(Duration::from_secs(6)).await;
     ways[2].set(Fault::None);
     sleep(Duration::from_secs(3)).await;
-    one.restart();
+    one.restart_as_a_service();
     sleep(Duration::from_secs(4)).await;
     end.cancel();
     devices.join_all().await;

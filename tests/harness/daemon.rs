@@ -173,6 +173,20 @@ impl Daemon {
         (code, self.log())
     }
 
+    /// Starts the daemon again on its state, as often as it takes: so does whoever looks
+    /// after a service that ends because another one is too busy to answer.
+    #[allow(dead_code, reason = "for the tests, which share this harness with the bench")]
+    pub fn restart_as_a_service(&mut self) {
+        for _ in 0..10 {
+            if let Some(launched) = try_launch(self.dir.path(), &self.env) {
+                (self.child, self.url, self.sources) = launched;
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.restart();
+    }
+
     /// Starts the daemon on its state and ends it so soon that it may not be up.
     #[allow(dead_code, reason = "for the oracle, which shares this harness")]
     pub fn start_and_kill_after(&mut self, soon: Duration) {
@@ -272,6 +286,13 @@ impl Drop for Daemon {
 type Launched = (Child, String, HashMap<String, String>);
 
 fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
+    try_launch(dir, env).unwrap_or_else(|| {
+        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        panic!("the daemon did not start:\n{log}");
+    })
+}
+
+fn try_launch(dir: &Path, env: &[(String, String)]) -> Option<Launched> {
     let mut child = spawn(dir, env);
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let mut sources = HashMap::new();
@@ -281,14 +302,11 @@ fn launch(dir: &Path, env: &[(String, String)]) -> Launched {
             sources.insert(source.to_owned(), address.to_owned());
         }
         if let Some(url) = line.strip_prefix("listening on ") {
-            return (child, url.to_owned(), sources);
+            return Some((child, url.to_owned(), sources));
         }
     }
     let _ = child.wait();
-    panic!(
-        "the daemon did not start:\n{}",
-        std::fs::read_to_string(dir.join("log")).unwrap_or_default()
-    );
+    None
 }
 
 fn spawn(dir: &Path, env: &[(String, String)]) -> Child {
