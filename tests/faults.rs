@@ -13,8 +13,12 @@ use crate::harness::faulty::{self, Fault, Proxy};
 use crate::harness::services::{KEY, Server};
 use crate::harness::speech;
 
-/// Long enough for many more attempts than a job has.
-const OUTAGE: Duration = Duration::from_secs(2);
+/// How long an outage lasts: long enough for many more attempts than a job has.
+/// `OUTAGE` says it in seconds for a longer run.
+fn outage() -> Duration {
+    let seconds = std::env::var("OUTAGE").map_or(2, |seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds)
+}
 
 /// "And so my fellow Americans", so that those who transcribe are quick.
 const BRIEF: usize = 40_000;
@@ -83,7 +87,7 @@ impl Outside {
         let samples = speech::samples(&speech::jfk().path);
         self.client.say(&device, &samples[..self.said.min(samples.len())]).await;
         until(&format!("{what} is noticed"), async || !well(&self.client).await).await;
-        sleep(OUTAGE).await;
+        sleep(outage()).await;
         let waiting = of(&self.client, &device).await.unwrap();
         assert_eq!(waiting[self.status], "PENDING", "{what}: {waiting}");
         mend(&mut self.server, &self.proxy);

@@ -33,9 +33,11 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("embed", "llama"),
     ("embed", "ollama"),
     ("embed", "openai"),
+    ("store", "mongodb"),
     ("store", "sqlite"),
     ("graph", "neo4j"),
     ("graph", "sqlite"),
+    ("index", "mongodb"),
     ("index", "qdrant"),
     ("index", "sqlite_vec"),
 ];
