@@ -18,19 +18,7 @@ use crate::store::Chats;
 #[async_trait]
 impl Chats for MongoStore {
     async fn add_chat(&self, chat: &Chat) -> Result<()> {
-        let row = ChatRow {
-            id: chat.id.clone(),
-            user_id: chat.user_id.clone(),
-            title: chat.title.clone(),
-            created_at: chat.created_at,
-            updated_at: chat.updated_at,
-            messages: 0,
-        };
-        transaction!(self, |tx| {
-            hold_user(tx, &row.user_id).await?;
-            tx.insert(CHATS, std::slice::from_ref(&row)).await
-        })
-        .await
+        transaction!(self, |tx| insert(tx, chat).await).await
     }
 
     async fn chat(&self, id: &ChatId) -> Result<Option<Chat>> {
@@ -75,16 +63,7 @@ impl Chats for MongoStore {
             if tx.change(CHATS, doc! { "_id": id.as_str() }, update).await? == 0 {
                 return Err(no_chat());
             }
-            let number = tx.number(counter::MESSAGES).await?;
-            let row = MessageRow {
-                id: number,
-                chat_id: id.clone(),
-                role,
-                content: content.to_owned(),
-                memories: memories.to_vec(),
-                at,
-            };
-            tx.insert(MESSAGES, &[row]).await.map(|()| number)
+            insert_message(tx, id, role, content, memories, at).await
         })
         .await
     }
@@ -119,6 +98,41 @@ impl Chats for MongoStore {
             last: counts.last,
         }))
     }
+}
+
+/// Adds a talk without messages.
+pub(super) async fn insert(tx: &mut Tx, chat: &Chat) -> Result<()> {
+    hold_user(tx, &chat.user_id).await?;
+    let row = ChatRow {
+        id: chat.id.clone(),
+        user_id: chat.user_id.clone(),
+        title: chat.title.clone(),
+        created_at: chat.created_at,
+        updated_at: chat.updated_at,
+        messages: 0,
+    };
+    tx.insert(CHATS, &[row]).await
+}
+
+/// Adds a message to a talk, which has still to count it, and returns its number.
+pub(super) async fn insert_message(
+    tx: &mut Tx,
+    id: &ChatId,
+    role: ChatRole,
+    content: &str,
+    memories: &[MemoryId],
+    at: Timestamp,
+) -> Result<i64> {
+    let number = tx.number(counter::MESSAGES).await?;
+    let row = MessageRow {
+        id: number,
+        chat_id: id.clone(),
+        role,
+        content: content.to_owned(),
+        memories: memories.to_vec(),
+        at,
+    };
+    tx.insert(MESSAGES, &[row]).await.map(|()| number)
 }
 
 /// Deletes talks with their messages; how many.

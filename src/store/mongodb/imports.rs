@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use mongodb::bson::doc;
 
-use super::documents::{ChatRow, ImportedRow, MessageRow, UserRow, WindowRow};
-use super::queue::{find_record, hold_user, insert_record, save, windows_of};
+use super::documents::{ImportedRow, UserRow, WindowRow};
+use super::queue::{find_record, insert_record, save, windows_of};
 use super::record::{CropRow, Record, Set, Transcript};
-use super::schema::{CHATS, IMPORTED, MESSAGES, USERS, WINDOWS, counter};
+use super::schema::{CHATS, IMPORTED, USERS, WINDOWS, counter};
 use super::tx::Tx;
-use super::{MongoStore, changes, outbox};
+use super::{MongoStore, changes, chats, outbox};
 use crate::base::error::Result;
 use crate::domain::chat::Chat;
 use crate::domain::conversation::{NewWindow, Progress, Span, WindowState};
@@ -126,37 +126,32 @@ impl Imports for MongoStore {
     async fn import_chat(&self, chat: &Chat, messages: &[PastMessage]) -> Result<Vec<String>> {
         let id = chat.id.as_str();
         transaction!(self, |tx| {
-            let mut row = tx.first(CHATS, doc! { "_id": id }).await?;
+            let mut there = tx.has(CHATS, doc! { "_id": id }).await?;
             if became(tx, Imported::Chat, id).await?.is_none() {
-                if row.is_none() {
-                    hold_user(tx, &chat.user_id).await?;
-                    let new = ChatRow {
-                        id: chat.id.clone(),
-                        user_id: chat.user_id.clone(),
-                        title: chat.title.clone(),
-                        created_at: chat.created_at,
-                        updated_at: chat.updated_at,
-                        messages: 0,
-                    };
-                    tx.insert(CHATS, std::slice::from_ref(&new)).await?;
-                    row = Some(new);
+                if !there {
+                    chats::insert(tx, chat).await?;
+                    there = true;
                 }
                 note(tx, Imported::Chat, id, id).await?;
             }
-            let Some(mut row) = row else { return Ok(Vec::new()) };
+            if !there {
+                return Ok(Vec::new());
+            }
             let mut new = Vec::new();
             for message in messages {
                 if became(tx, Imported::Message, &message.id).await?.is_some() {
                     continue;
                 }
-                let number = tx.number(counter::MESSAGES).await?;
-                tx.insert(MESSAGES, &[message_row(chat, message, number)]).await?;
+                let PastMessage { role, content, memories, at, .. } = message;
+                let number =
+                    chats::insert_message(tx, &chat.id, *role, content, memories, *at).await?;
                 note(tx, Imported::Message, &message.id, &number.to_string()).await?;
                 new.push(message.id.clone());
             }
             if !new.is_empty() {
-                row.messages += new.len() as u64;
-                tx.put(CHATS, id, &row).await?;
+                let more =
+                    doc! { "$inc": { "messages": i64::try_from(new.len()).unwrap_or(i64::MAX) } };
+                tx.change(CHATS, doc! { "_id": id }, more).await?;
             }
             Ok(new)
         })
@@ -177,17 +172,6 @@ async fn note(tx: &mut Tx, kind: Imported, id: &str, became: &str) -> Result<()>
         became: became.to_owned(),
     };
     tx.insert(IMPORTED, &[row]).await
-}
-
-fn message_row(chat: &Chat, message: &PastMessage, number: i64) -> MessageRow {
-    MessageRow {
-        id: number,
-        chat_id: chat.id.clone(),
-        role: message.role,
-        content: message.content.clone(),
-        memories: message.memories.clone(),
-        at: message.at,
-    }
 }
 
 /// A transcript that is still to be made.

@@ -1,7 +1,7 @@
 //! Talks with the assistant.
 
 use async_trait::async_trait;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{SqliteStore, rows, sql_limit};
 use crate::base::clock::Timestamp;
@@ -17,22 +17,7 @@ const CHATS: &str = "select c.*, (select count(*) from chat_messages m where m.c
 impl Chats for SqliteStore {
     async fn add_chat(&self, chat: &Chat) -> Result<()> {
         let chat = chat.clone();
-        self.write(move |tx| {
-            rows::run(
-                tx,
-                "insert into chats (id, user_id, title, created_at, updated_at)
-                 values (?1, ?2, ?3, ?4, ?5)",
-                params![
-                    chat.id.as_str(),
-                    chat.user_id.as_str(),
-                    chat.title,
-                    chat.created_at.millis(),
-                    chat.updated_at.millis(),
-                ],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(move |tx| insert(tx, &chat)).await
     }
 
     async fn chat(&self, id: &ChatId) -> Result<Option<Chat>> {
@@ -86,20 +71,13 @@ impl Chats for SqliteStore {
         memories: &[MemoryId],
         at: Timestamp,
     ) -> Result<i64> {
-        let (id, content) = (id.clone(), content.to_owned());
-        let memories = rows::to_json(memories)?;
+        let (id, content, memories) = (id.clone(), content.to_owned(), memories.to_vec());
         self.write(move |tx| {
             let sql = "update chats set updated_at = ?2 where id = ?1";
             if rows::run(tx, sql, params![id.as_str(), at.millis()])? == 0 {
                 return Err(no_chat());
             }
-            rows::run(
-                tx,
-                "insert into chat_messages (chat_id, role, content, memories, at)
-                 values (?1, ?2, ?3, ?4, ?5)",
-                params![id.as_str(), role.as_str(), content, memories, at.millis()],
-            )?;
-            Ok(tx.last_insert_rowid())
+            insert_message(tx, &id, role, &content, &memories, at)
         })
         .await
     }
@@ -133,6 +111,41 @@ impl Chats for SqliteStore {
         })
         .await
     }
+}
+
+/// Adds a talk without messages.
+pub(super) fn insert(tx: &Connection, chat: &Chat) -> Result<()> {
+    rows::run(
+        tx,
+        "insert into chats (id, user_id, title, created_at, updated_at)
+         values (?1, ?2, ?3, ?4, ?5)",
+        params![
+            chat.id.as_str(),
+            chat.user_id.as_str(),
+            chat.title,
+            chat.created_at.millis(),
+            chat.updated_at.millis(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Adds a message to a talk, and returns its number.
+pub(super) fn insert_message(
+    tx: &Connection,
+    id: &ChatId,
+    role: ChatRole,
+    content: &str,
+    memories: &[MemoryId],
+    at: Timestamp,
+) -> Result<i64> {
+    rows::run(
+        tx,
+        "insert into chat_messages (chat_id, role, content, memories, at)
+         values (?1, ?2, ?3, ?4, ?5)",
+        params![id.as_str(), role.as_str(), content, rows::to_json(memories)?, at.millis()],
+    )?;
+    Ok(tx.last_insert_rowid())
 }
 
 fn no_chat() -> Error {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::memories::Row;
-use super::{SqliteStore, conversations, outbox, rows, users, versions};
+use super::{SqliteStore, chats, conversations, outbox, rows, users, versions};
 use crate::base::error::Result;
 use crate::domain::chat::Chat;
 use crate::domain::conversation::{NewWindow, WindowState};
@@ -125,23 +125,16 @@ impl Imports for SqliteStore {
     async fn import_chat(&self, chat: &Chat, messages: &[PastMessage]) -> Result<Vec<String>> {
         let (chat, messages) = (chat.clone(), messages.to_vec());
         self.write(move |tx| {
+            let sql = "select 1 from chats where id = ?1";
+            let mut there = rows::first(tx, sql, [chat.id.as_str()], |_| Ok(()))?.is_some();
             if became(tx, Imported::Chat, chat.id.as_str())?.is_none() {
-                rows::run(
-                    tx,
-                    "insert into chats (id, user_id, title, created_at, updated_at)
-                     values (?1, ?2, ?3, ?4, ?5) on conflict (id) do nothing",
-                    params![
-                        chat.id.as_str(),
-                        chat.user_id.as_str(),
-                        chat.title,
-                        chat.created_at.millis(),
-                        chat.updated_at.millis(),
-                    ],
-                )?;
+                if !there {
+                    chats::insert(tx, &chat)?;
+                    there = true;
+                }
                 note(tx, Imported::Chat, chat.id.as_str(), chat.id.as_str())?;
             }
-            let there = "select 1 from chats where id = ?1";
-            if rows::first(tx, there, [chat.id.as_str()], |_| Ok(()))?.is_none() {
+            if !there {
                 return Ok(Vec::new());
             }
             let mut new = Vec::new();
@@ -149,20 +142,9 @@ impl Imports for SqliteStore {
                 if became(tx, Imported::Message, &message.id)?.is_some() {
                     continue;
                 }
-                rows::run(
-                    tx,
-                    "insert into chat_messages (chat_id, role, content, memories, at)
-                     values (?1, ?2, ?3, ?4, ?5)",
-                    params![
-                        chat.id.as_str(),
-                        message.role.as_str(),
-                        message.content,
-                        rows::to_json(&message.memories)?,
-                        message.at.millis(),
-                    ],
-                )?;
-                let number = tx.last_insert_rowid().to_string();
-                note(tx, Imported::Message, &message.id, &number)?;
+                let PastMessage { role, content, memories, at, .. } = &message;
+                let number = chats::insert_message(tx, &chat.id, *role, content, memories, *at)?;
+                note(tx, Imported::Message, &message.id, &number.to_string())?;
                 new.push(message.id);
             }
             Ok(new)
